@@ -1,0 +1,1 @@
+//! Configuration of an agent: file, environment and flags resolved into one value.

@@ -1,0 +1,202 @@
+//! How a task runs. A driver knows tasks, not the cluster: it is given everything it needs and keeps no state that
+//! a restarted agent could not rebuild from the handle that `start` returned.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::model::id::AllocId;
+use crate::model::network::PortMapping;
+use crate::model::node::DriverInfo;
+use crate::model::resources::AllocatedTask;
+use crate::model::task::LogConfig;
+
+/// Names one run of one task on this node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskId {
+    pub alloc: AllocId,
+    pub task: String,
+    /// Counts restarts, so that a late answer about an earlier run cannot be taken for the present one.
+    pub run: u64,
+}
+
+/// Everything a driver needs to start a task. All interpolation has been done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskConfig {
+    pub id: TaskId,
+    pub namespace: String,
+    pub job: String,
+    pub group: String,
+    /// `<job>.<group>[<index>]`.
+    pub alloc_name: String,
+    pub node_name: String,
+    /// The user to run as; empty for the driver's default.
+    pub user: String,
+    /// The driver's own options from the job file.
+    pub config: Map<String, Value>,
+    /// The complete environment of the task.
+    pub env: BTreeMap<String, String>,
+    pub grant: AllocatedTask,
+    pub dirs: TaskDirs,
+    pub logs: LogConfig,
+    /// The group's ports, and those of the older task networks.
+    pub ports: Vec<PortMapping>,
+    /// The group's network mode (`host`, `bridge`, `none`); empty for the driver's default.
+    pub network_mode: String,
+    /// Path of the network namespace that the task must join, if the group has one.
+    pub network_namespace: Option<PathBuf>,
+    /// The signal that asks the task to end; the driver's default when empty.
+    pub kill_signal: String,
+}
+
+/// Directories of a task on the host. See docs on the allocation directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskDirs {
+    /// `<data_dir>/alloc/<alloc id>`.
+    pub alloc: PathBuf,
+    /// `<alloc>/alloc`: shared by the group's tasks (`alloc/data`, `alloc/logs`, `alloc/tmp`).
+    pub shared: PathBuf,
+    /// `<alloc>/<task>`.
+    pub task: PathBuf,
+    /// `<alloc>/<task>/local`.
+    pub local: PathBuf,
+    /// `<alloc>/<task>/secrets`.
+    pub secrets: PathBuf,
+    /// `<alloc>/alloc/logs`: files `<task>.stdout.0`, `<task>.stderr.0`, …
+    pub logs: PathBuf,
+    /// `<alloc>/<task>/private`: the supervisor's files (control socket, exit status), not visible to the task.
+    pub private: PathBuf,
+}
+
+/// What must be remembered to find a running task again. Opaque to everyone but its driver; written to the ledger
+/// before the task is reported running.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskHandle {
+    pub driver: String,
+    pub id: TaskId,
+    pub state: Value,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// Exit code; 128 + signal if a signal ended it.
+    pub code: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    /// The kernel killed it for using too much memory.
+    pub oom_killed: bool,
+    /// Anything the driver has to say about the end.
+    pub message: String,
+}
+
+impl ExitStatus {
+    /// Ended by itself with code 0.
+    pub fn is_success(&self) -> bool {
+        self.code == 0 && self.signal == 0 && !self.oom_killed && self.message.is_empty()
+    }
+}
+
+/// Resource use of a running task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskStats {
+    /// CPU time used since the start, nanoseconds.
+    pub cpu_time_ns: u64,
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+    /// Process ids of the task.
+    pub pids: Vec<i32>,
+}
+
+/// What a started task tells its runner beside the handle.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Started {
+    /// The address of the task's own network, for drivers that give it one (docker's bridge).
+    pub address: Option<String>,
+}
+
+/// Why a driver could not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// The job file's options are wrong: restarting cannot help. The text goes to the user.
+    #[error("{0}")]
+    BadConfig(String),
+    /// Trying again may help: a daemon that does not answer, an image that cannot be pulled right now.
+    #[error("{0}")]
+    Recoverable(String),
+    /// Trying again cannot help.
+    #[error("{0}")]
+    Fatal(String),
+    /// The task of a handle is not there any more and left no exit status.
+    #[error("task not found")]
+    NotFound,
+}
+
+impl DriverError {
+    /// The restart policy may try again.
+    pub fn is_recoverable(&self) -> bool {
+        matches!(self, Self::Recoverable(_))
+    }
+}
+
+/// Progress of a long start (image pull), shown as task events of type `Driver`.
+pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// A way of running tasks. One file each; the table of all is in [`all`].
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// The name used in job files.
+    fn name(&self) -> &'static str;
+
+    /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
+    async fn fingerprint(&self) -> DriverInfo;
+
+    /// Checks options without running anything; every problem, in the job file's words.
+    fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
+
+    /// Starts the task. When this returns the task runs on its own and survives the agent.
+    async fn start(
+        &self,
+        config: &TaskConfig,
+        progress: Progress,
+    ) -> Result<(TaskHandle, Started), DriverError>;
+
+    /// Finds a task again after a restart of the agent; [`DriverError::NotFound`] if it is gone without trace.
+    /// A task that ended meanwhile is found: `wait` then returns its exit status at once.
+    async fn recover(&self, handle: &TaskHandle) -> Result<Started, DriverError>;
+
+    /// Waits until the task ends. May be called again and returns the same status.
+    async fn wait(&self, handle: &TaskHandle) -> Result<ExitStatus, DriverError>;
+
+    /// Sends a signal, by name (`SIGHUP`).
+    async fn signal(&self, handle: &TaskHandle, signal: &str) -> Result<(), DriverError>;
+
+    /// Asks the task to end with `signal` (the driver's default when empty), and ends it by force after `timeout`.
+    /// Returns once it has ended; ending a task that has ended is fine.
+    async fn stop(&self, handle: &TaskHandle, signal: &str, timeout: Duration) -> Result<(), DriverError>;
+
+    /// Removes everything the ended task left behind (container, cgroup, mounts). Idempotent.
+    async fn remove(&self, handle: &TaskHandle) -> Result<(), DriverError>;
+
+    /// Present resource use.
+    async fn stats(&self, handle: &TaskHandle) -> Result<TaskStats, DriverError>;
+
+    /// Runs a command inside the task and returns its exit code and output; for script checks and template
+    /// change scripts.
+    async fn exec(
+        &self,
+        handle: &TaskHandle,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<(i32, Vec<u8>), DriverError>;
+}
+
+/// Drivers by name.
+pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;

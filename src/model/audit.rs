@@ -1,0 +1,1 @@
+//! Invariants over a whole cluster state; used by tests, the simulator and benches.

@@ -1,0 +1,1 @@
+//! Cron and periodic arithmetic; takes the time, never asks for it.
