@@ -267,17 +267,9 @@ impl EtcdStore {
 #[async_trait]
 impl Store for EtcdStore {
     async fn list(&self, range: Range, options: ListOptions) -> Result<Listing, StoreError> {
-        if Span::of(&range).is_none() {
-            let revision = match options.at {
-                Some(at) => at,
-                None => self.revision().await?,
-            };
-            return Ok(Listing { revision, ..Listing::default() });
-        }
         let mut restarts = 0;
         loop {
-            let Some(span) = Span::of(&range) else { return Ok(Listing::default()) };
-            match self.core.pages(span, &options).await {
+            match self.core.pages(Span::to_read(&range), &options).await {
                 Err(StoreError::Compacted { .. }) => match options.at {
                     Some(at) => return Err(self.compacted(at).await),
                     None if restarts < LISTING_RESTARTS => restarts += 1,

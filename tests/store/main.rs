@@ -2,6 +2,7 @@
 //! credentials, long catch-ups.
 
 mod contract;
+mod differential;
 #[path = "../support/etcd.rs"]
 mod etcd;
 

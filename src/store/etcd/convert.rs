@@ -25,8 +25,12 @@ use crate::store::Range;
 use crate::store::Revision;
 use crate::store::Txn;
 
+/// A byte that no text contains, so that every key comes before it. etcd's own sign for "no end", a zero byte, is
+/// not good enough: deletions up to it escape etcd's search for keys that are written twice in a transaction.
+const AFTER_ALL_TEXT: u8 = 0xff;
+
 /// Keys of a range in etcd's form: the first key and, unless it is the only one, the end. A zero byte stands for
-/// the very first key, and as an end for "no end".
+/// the very first key, since etcd allows no empty one.
 pub(super) struct Span {
     pub(super) first: Vec<u8>,
     pub(super) end: Option<Vec<u8>>,
@@ -35,7 +39,7 @@ pub(super) struct Span {
 impl Span {
     /// `None` for a range without keys, which etcd cannot express.
     pub(super) fn of(range: &Range) -> Option<Self> {
-        let no_end = || Some(vec![0]);
+        let no_end = || Some(vec![AFTER_ALL_TEXT]);
         match range {
             Range::Key(key) => Some(Self { first: key.clone().into_bytes(), end: None }),
             Range::Prefix(prefix) if prefix.is_empty() => Some(Self { first: vec![0], end: no_end() }),
@@ -48,6 +52,15 @@ impl Span {
                 Some(Self { first: first.into(), end: end.map(String::into_bytes) })
             }
         }
+    }
+
+    /// The same for reading: etcd accepts a range that ends where it begins, and finds nothing in it.
+    pub(super) fn to_read(range: &Range) -> Self {
+        Self::of(range).unwrap_or_else(|| {
+            let (first, _) = range.bounds();
+            let first = if first.is_empty() { vec![1] } else { first.into() };
+            Self { end: Some(first.clone()), first }
+        })
     }
 }
 
@@ -74,7 +87,7 @@ pub(super) fn step(op: &Op) -> Option<TxnOp> {
             Some(TxnOp::delete(span.first, options))
         }
         Op::Get(range) => {
-            let span = Span::of(range)?;
+            let span = Span::to_read(range);
             let options = span.end.map(|end| GetOptions::new().with_range(end));
             Some(TxnOp::get(span.first, options))
         }
@@ -99,30 +112,19 @@ pub(super) fn transaction(txn: &Txn, probe_key: &str) -> etcd_client::Txn {
 pub(super) fn outcome(txn: &Txn, response: TxnResponse) -> Outcome {
     let succeeded = response.succeeded();
     let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
-    let mut answers = response.0.responses.into_iter();
-    let mut gets = Vec::new();
-    let mut seen = revision;
-    for op in if succeeded { &txn.then } else { &txn.otherwise } {
-        let answer = if step_is_sent(op) { answers.next().and_then(|answer| answer.response) } else { None };
-        if !matches!(op, Op::Get(_)) {
-            continue;
+    let answers = response.0.responses.into_iter();
+    let wanted = if succeeded { &txn.then } else { &txn.otherwise };
+    let wanted = wanted.iter().filter(|op| matches!(op, Op::Get(_))).count();
+    let gets = answers.filter_map(|answer| match answer.response {
+        // Each read tells the revision that it saw: it grows within the transaction at the first change.
+        Some(PbTxnOpResponse::ResponseRange(range)) => {
+            let seen = range.header.as_ref().map_or(revision, |header| header.revision);
+            Some(listing(range, seen))
         }
-        gets.push(match answer {
-            Some(PbTxnOpResponse::ResponseRange(range)) => {
-                seen = range.header.as_ref().map_or(revision, |header| header.revision);
-                listing(range, seen)
-            }
-            _ => Listing { revision: seen, ..Listing::default() },
-        });
-    }
-    Outcome { succeeded, revision, gets }
-}
-
-fn step_is_sent(op: &Op) -> bool {
-    match op {
-        Op::Put { .. } => true,
-        Op::Delete(range) | Op::Get(range) => Span::of(range).is_some(),
-    }
+        _ => None,
+    });
+    // A read that only makes etcd wait is not an answer to anything.
+    Outcome { succeeded, revision, gets: gets.take(wanted).collect() }
 }
 
 pub(super) fn listing(response: PbRangeResponse, revision: Revision) -> Listing {
