@@ -157,13 +157,7 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
     job.status = String::new();
     job.status_description = String::new();
     jobspec::canonicalize(&mut job, &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() });
-    let validation = jobspec::validate(&job);
-    if !validation.errors.is_empty() {
-        return Err(validation.error_text());
-    }
-    if let Some(current) = view.current.as_ref().filter(|current| !current.value.purge) {
-        jobspec::check_update(&current.value, &job)?;
-    }
+    //INTERIM
     Ok(job)
 }
 
