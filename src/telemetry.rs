@@ -31,8 +31,11 @@ impl Metrics {
     fn new() -> Self {
         let registry = Registry::new();
         let passes = HistogramVec::new(
-            HistogramOpts::new("herder_controller_pass_seconds", "duration of reconcile passes, commits included")
-                .buckets(SECONDS.to_vec()),
+            HistogramOpts::new(
+                "herder_controller_pass_seconds",
+                "duration of reconcile passes, commits included",
+            )
+            .buckets(SECONDS.to_vec()),
             &["controller"],
         )
         .expect("constant options");
@@ -41,9 +44,11 @@ impl Metrics {
             &["controller"],
         )
         .expect("constant options");
-        let commits = IntCounter::new("herder_commits_total", "transactions of controllers").expect("constant");
+        let commits =
+            IntCounter::new("herder_commits_total", "transactions of controllers").expect("constant");
         let commit_ops =
-            IntCounter::new("herder_commit_ops_total", "operations in transactions of controllers").expect("constant");
+            IntCounter::new("herder_commit_ops_total", "operations in transactions of controllers")
+                .expect("constant");
         let leader = Gauge::new("herder_leader", "1 while this server leads").expect("constant");
         let metrics = Self { registry, passes, pass_errors, commits, commit_ops, leader };
         metrics.register();

@@ -69,6 +69,7 @@ impl Candidate {
             loop {
                 let taken = self.mirror.read().leaders.contains_key(ROLE);
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => return None,
                     () = tokio::time::sleep_until(deadline) => break,
                     changed = revisions.changed() => {
@@ -120,11 +121,13 @@ async fn keep(store: SharedStore, lease: LeaseId, lost: CancellationToken) {
     let mut pause = LEASE_TTL / 4;
     loop {
         tokio::select! {
+            biased;
             () = lost.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
         let asked = Instant::now();
         let answer = tokio::select! {
+            biased;
             () = lost.cancelled() => return,
             answer = tokio::time::timeout_at(valid_until, store.keep_alive(lease)) => answer,
         };

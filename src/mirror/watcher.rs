@@ -64,6 +64,7 @@ pub async fn run(mirror: Arc<Mirror>, store: SharedStore, keys: Keys, cancel: Ca
         }
         tracing::warn!(%error, "mirror lost the store, trying again in {backoff:?}");
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(backoff) => {}
         }
@@ -139,6 +140,7 @@ impl Watcher {
         let mut next_check = Instant::now() + DRIFT_CHECK_EVERY;
         loop {
             tokio::select! {
+                biased;
                 batch = stream.next() => match batch {
                     Some(Ok(batch)) => self.take(batch, &mut stream),
                     Some(Err(error)) => return Ended::Error(error),

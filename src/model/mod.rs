@@ -22,4 +22,5 @@ pub mod schedule;
 pub mod service;
 pub mod task;
 pub mod time;
+pub mod version;
 pub mod wire;

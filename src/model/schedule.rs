@@ -4,4 +4,6 @@ use super::time::Time;
 /// Interim.
 /// # Errors
 /// none
-pub fn next_launch(_p: &PeriodicConfig, _after: Time) -> Result<Option<Time>, String> { Ok(None) }
+pub fn next_launch(_p: &PeriodicConfig, _after: Time) -> Result<Option<Time>, String> {
+    Ok(None)
+}

@@ -91,8 +91,7 @@ impl IntakeReconciler {
 
     fn refusal(&self, id: &JobId, view: &View, why: String) -> Unit {
         tracing::warn!(job = %id, revision = view.raw.modified, %why, "job refused");
-        let status =
-            JobStatus { refused: why, refused_revision: view.raw.modified, ..view.status.clone() };
+        let status = JobStatus { refused: why, refused_revision: view.raw.modified, ..view.status.clone() };
         let mut ops = vec![Op::put(self.context.keys.text(&Key::Status(id.clone())), encode(&status))];
         // The version that runs must be found again by a server that never saw it at the job's key.
         ops.extend(view.current.as_ref().map(|current| self.older(id, &current.value)));
@@ -156,7 +155,10 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
     job.purge = false;
     job.status = String::new();
     job.status_description = String::new();
-    jobspec::canonicalize(&mut job, &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() });
+    jobspec::canonicalize(
+        &mut job,
+        &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() },
+    );
     //INTERIM
     Ok(job)
 }

@@ -293,7 +293,8 @@ impl Deciding<'_> {
     }
 
     fn remember_stable(&self, version: u64) -> Op {
-        let mut status = self.view.status.as_ref().map_or_else(JobStatus::default, |s| JobStatus::clone(&s.value));
+        let mut status =
+            self.view.status.as_ref().map_or_else(JobStatus::default, |s| JobStatus::clone(&s.value));
         status.stable_versions.retain(|known| *known != version);
         status.stable_versions.push(version);
         let surplus = status.stable_versions.len().saturating_sub(STABLE_KEPT);

@@ -64,7 +64,9 @@ impl JobReconciler {
         let listening = Arc::downgrade(&placement);
         let weak_queue = Arc::downgrade(queue);
         context.mirror.listen(Box::new(move |state, dirty| {
-            let (Some(placing), Some(queue)) = (listening.upgrade(), weak_queue.upgrade()) else { return false };
+            let (Some(placing), Some(queue)) = (listening.upgrade(), weak_queue.upgrade()) else {
+                return false;
+            };
             placing.follow(state, dirty, &queue);
             true
         }));
@@ -139,7 +141,11 @@ pub fn settings_of(state: &State) -> Settings {
     let text = config.and_then(|config| config.get("SchedulerAlgorithm")?.as_str());
     let flag = config.and_then(|config| config.get("MemoryOversubscriptionEnabled")?.as_bool());
     Settings {
-        algorithm: if text == Some("spread") { scheduler::Algorithm::Spread } else { scheduler::Algorithm::Binpack },
+        algorithm: if text == Some("spread") {
+            scheduler::Algorithm::Spread
+        } else {
+            scheduler::Algorithm::Binpack
+        },
         memory_oversubscription: flag.unwrap_or(false),
     }
 }
@@ -201,8 +207,12 @@ impl Placing {
                 *cluster = Cluster::default();
                 fill(&mut cluster, state);
                 *blocked = state.evaluations.keys().filter(|job| has_blocked(state, job)).cloned().collect();
-                let jobs: BTreeSet<&JobId> =
-                    state.jobs.keys().chain(state.job_allocs.keys()).chain(state.evaluations.keys()).collect();
+                let jobs: BTreeSet<&JobId> = state
+                    .jobs
+                    .keys()
+                    .chain(state.job_allocs.keys())
+                    .chain(state.evaluations.keys())
+                    .collect();
                 jobs.into_iter().for_each(|job| queue.add(job.clone()));
                 return;
             }
