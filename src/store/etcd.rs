@@ -18,6 +18,7 @@ use etcd_client::GetOptions;
 use etcd_client::LeaseGrantOptions;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::sync::watch as watch_channel;
 use tokio::time::Instant;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +68,8 @@ struct Core {
     options: EtcdOptions,
     members: Arc<Members>,
     readers: Mutex<Readers>,
+    /// The newest revision that a caller was told; watches try to reach it soon.
+    told: watch_channel::Sender<Revision>,
 }
 
 /// A page of a listing.
@@ -98,7 +101,12 @@ impl EtcdStore {
         members.first_answer().await?;
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&members).probe(stop.clone()));
-        let core = Arc::new(Core { options, members, readers: Mutex::default() });
+        let core = Arc::new(Core {
+            options,
+            members,
+            readers: Mutex::default(),
+            told: watch_channel::Sender::new(0),
+        });
         Ok(Self { core, renewals: OnceLock::new(), _stop_at_drop: stop.clone().drop_guard(), stop })
     }
 }
@@ -113,7 +121,9 @@ impl Core {
     {
         let started = Instant::now();
         let mut pause = RETRY_PAUSE;
+        let mut tries = 0;
         loop {
+            tries += 1;
             let member = self.members.pick();
             let under_way = member.begin();
             let fault = match timeout(self.options.request_timeout, attempt(Arc::clone(&member))).await {
@@ -122,20 +132,29 @@ impl Core {
                 Err(_) => Fault::Lost("request timed out".to_owned()),
             };
             drop(under_way);
-            let why = match fault {
-                Fault::NotSent(text) => text,
-                Fault::Lost(text) if repeatable => text,
+            let error = match fault {
+                Fault::NotSent(text) => {
+                    self.members.suspect(&member, &text);
+                    StoreError::Unavailable(format!("{}: {text}", member.url))
+                }
                 Fault::Lost(text) => {
                     self.members.suspect(&member, &text);
-                    return Err(StoreError::Ambiguous(format!("{}: {text}", member.url)));
+                    let text = format!("{}: {text}", member.url);
+                    if !repeatable {
+                        return Err(StoreError::Ambiguous(text));
+                    }
+                    StoreError::Unavailable(text)
+                }
+                Fault::LoginExpired(text) => {
+                    member.forget();
+                    StoreError::Denied(text)
                 }
                 fault => return Err(fault.into_error()),
             };
-            self.members.suspect(&member, &why);
             if started.elapsed() + pause > self.options.retry_timeout {
-                return Err(StoreError::Unavailable(format!("{}: {why}", member.url)));
+                return Err(error);
             }
-            if !self.members.any_trusted() {
+            if !self.members.has_another(tries) {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_PAUSE_MAX);
             }
@@ -224,6 +243,9 @@ impl Core {
                 Page::Keys { listing, .. } => listing.revision,
                 Page::TooLong => 0,
             });
+            if let Ok(revision) = revision {
+                self.told.send_if_modified(|told| revision > std::mem::replace(told, revision.max(*told)));
+            }
             for reader in readers {
                 // A caller who no longer waits is no loss.
                 let _ = reader.send(revision.clone());

@@ -1,10 +1,14 @@
 //! The store's contract, run on the embedded store and on a real etcd, and what only etcd can show: failover,
 //! credentials, long catch-ups.
 
+mod bulk;
 mod contract;
 mod differential;
 #[path = "../support/etcd.rs"]
 mod etcd;
+mod failover;
+mod progress;
+mod security;
 
 use std::sync::Arc;
 

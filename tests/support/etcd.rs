@@ -1,7 +1,6 @@
 //! Real etcd servers for tests: on free loopback ports, with data in a temporary directory, killed at drop.
-//! Self-contained, so that any test binary can include it by path.
-
-#![expect(dead_code, reason = "each test binary uses another part")]
+//! Self-contained, so that any test binary can include it by path:
+//! `#[path = "../support/etcd.rs"] #[expect(dead_code, reason = "not all of it is needed here")] mod etcd;`
 
 use std::io::Read;
 use std::io::Write;

@@ -13,6 +13,8 @@ pub(super) enum Fault {
     NotSent(String),
     /// No answer: it may or may not have been carried out.
     Lost(String),
+    /// The member does not know this client's login any more, for example because it was restarted.
+    LoginExpired(String),
     /// The answer is longer than this client accepts.
     AnswerTooLong,
     /// The store answered that a lease of this id is there already.
@@ -59,12 +61,12 @@ impl Fault {
             Self::Answered(StoreError::TooLarge { size: 0, limit: 0 })
         } else if has("decoded message length too large") {
             Self::AnswerTooLong
-        } else if has("permission denied")
-            || has("authentication")
-            || has("auth token")
-            || has("user name")
-            || has("auth: ")
-        {
+        } else if has("auth store is old") {
+            // Users or roles changed a moment ago; the member looks again at the next try.
+            Self::NotSent(text.to_owned())
+        } else if has("invalid auth token") {
+            Self::LoginExpired(text.to_owned())
+        } else if has("permission denied") || has("authentication") || has("user name") || has("auth: ") {
             Self::Answered(StoreError::Denied(text.to_owned()))
         } else if has("no leader") || has("too many requests") {
             // Both are said before the request enters the cluster's log.
@@ -81,6 +83,7 @@ impl Fault {
         match self {
             Self::NotSent(text) => StoreError::Unavailable(text),
             Self::Lost(text) => StoreError::Ambiguous(text),
+            Self::LoginExpired(text) => StoreError::Denied(text),
             Self::AnswerTooLong => {
                 StoreError::Other("the answer is longer than this client accepts".to_owned())
             }

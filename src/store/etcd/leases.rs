@@ -218,11 +218,11 @@ impl Renewer {
                 true
             }
             fault => {
-                let trusted = self.core.members.any_trusted();
-                self.core.members.suspect(&member, &fault.into_error().to_string());
-                if !trusted {
-                    tokio::time::sleep(REOPEN_PAUSE).await;
+                if matches!(fault, Fault::LoginExpired(_)) {
+                    member.forget();
                 }
+                self.core.members.suspect(&member, &fault.into_error().to_string());
+                tokio::time::sleep(REOPEN_PAUSE).await;
                 self.check();
                 false
             }
