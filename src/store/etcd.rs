@@ -46,6 +46,9 @@ use crate::store::WatchStream;
 const ANSWER_BYTES: usize = 64 << 20;
 /// Keys asked for at once. etcd counts all remaining keys for every page, so small pages are slow.
 const PAGE_KEYS: usize = 10_000;
+/// A page may take this many times as long as another request: it can be [`ANSWER_BYTES`] long. A member that has
+/// fallen silent is found out earlier, by unanswered pings.
+const PAGE_PATIENCE: u32 = 4;
 /// A listing that history is compacted away under is begun anew this often.
 const LISTING_RESTARTS: u32 = 5;
 /// Pause before a request is sent again when no member is trusted; doubled each time up to the maximum.
@@ -70,6 +73,17 @@ struct Core {
     readers: Mutex<Readers>,
     /// The newest revision that a caller was told; watches try to reach it soon.
     told: watch_channel::Sender<Revision>,
+}
+
+/// How a request is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effort {
+    /// Doing it twice is as good as doing it once.
+    Repeatable,
+    /// The same, and the answer may be long.
+    Page,
+    /// It must not be repeated when its outcome is unknown.
+    Once,
 }
 
 /// A page of a listing.
@@ -113,12 +127,16 @@ impl EtcdStore {
 
 impl Core {
     /// Carries out `attempt` at one member after another until one answers. What was never sent is always sent
-    /// again; what may have been carried out only if it is `repeatable`.
-    async fn try_members<T, F, A>(&self, repeatable: bool, attempt: F) -> Result<T, StoreError>
+    /// again; what may have been carried out already is not, if the effort says so.
+    async fn try_members<T, F, A>(&self, effort: Effort, attempt: F) -> Result<T, StoreError>
     where
         F: Fn(Arc<Member>) -> A,
         A: Future<Output = Result<T, Fault>>,
     {
+        let patience = match effort {
+            Effort::Page => self.options.request_timeout * PAGE_PATIENCE,
+            Effort::Repeatable | Effort::Once => self.options.request_timeout,
+        };
         let started = Instant::now();
         let mut pause = RETRY_PAUSE;
         let mut tries = 0;
@@ -126,7 +144,7 @@ impl Core {
             tries += 1;
             let member = self.members.pick();
             let under_way = member.begin();
-            let fault = match timeout(self.options.request_timeout, attempt(Arc::clone(&member))).await {
+            let fault = match timeout(patience, attempt(Arc::clone(&member))).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Lost("request timed out".to_owned()),
@@ -140,7 +158,7 @@ impl Core {
                 Fault::Lost(text) => {
                     self.members.suspect(&member, &text);
                     let text = format!("{}: {text}", member.url);
-                    if !repeatable {
+                    if effort == Effort::Once {
                         return Err(StoreError::Ambiguous(text));
                     }
                     StoreError::Unavailable(text)
@@ -163,7 +181,7 @@ impl Core {
 
     /// One page of a listing.
     async fn page(&self, span: &Span, options: &GetOptions) -> Result<Page, StoreError> {
-        self.try_members(true, |member| {
+        self.try_members(Effort::Page, |member| {
             let (key, mut options) = (span.first.clone(), options.clone());
             if let Some(end) = &span.end {
                 options = options.with_range(end.clone());
@@ -305,9 +323,10 @@ impl Store for EtcdStore {
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         self.check(&txn)?;
         let request = convert::transaction(&txn, &self.core.options.probe_key);
+        let effort = if txn.is_read_only() { Effort::Repeatable } else { Effort::Once };
         let answer = self
             .core
-            .try_members(txn.is_read_only(), |member| {
+            .try_members(effort, |member| {
                 let request = request.clone();
                 async move {
                     let client = member.requests().await?;
@@ -356,7 +375,7 @@ impl Store for EtcdStore {
         let lease = rand::random_range(1..=i64::MAX);
         let options = LeaseGrantOptions::new().with_id(lease);
         self.core
-            .try_members(true, |member| {
+            .try_members(Effort::Repeatable, |member| {
                 let options = options.clone();
                 async move {
                     let client = member.requests().await?;
@@ -377,7 +396,7 @@ impl Store for EtcdStore {
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         let tried = std::sync::atomic::AtomicBool::new(false);
         self.core
-            .try_members(true, |member| {
+            .try_members(Effort::Repeatable, |member| {
                 let again = tried.swap(true, std::sync::atomic::Ordering::Relaxed);
                 async move {
                     let client = member.requests().await?;
@@ -395,7 +414,7 @@ impl Store for EtcdStore {
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         let answer = self
             .core
-            .try_members(true, |member| async move {
+            .try_members(Effort::Repeatable, |member| async move {
                 let client = member.requests().await?;
                 client.kv_client().compact(revision, None).await.map_err(Fault::from)
             })

@@ -168,3 +168,48 @@ async fn a_cluster_that_is_not_there_is_reported() {
     let error = EtcdStore::connect(options).await.err().expect("nobody listens there");
     assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("connect")), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_without_answer_is_not_repeated() {
+    let etcd = Etcd::start();
+    let options = EtcdOptions {
+        endpoints: etcd.endpoints(),
+        request_timeout: Duration::from_secs(1),
+        retry_timeout: Duration::from_secs(2),
+        ..EtcdOptions::default()
+    };
+    let store = EtcdStore::connect(options).await.unwrap();
+    write(&store, "f/once").await;
+    etcd.signal(0, "STOP");
+    let error = store.commit(put("f/once")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Ambiguous(_)), "{error}");
+    let error = store.list(Range::Key("f/once".into()), ListOptions::default()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    etcd.signal(0, "CONT");
+    let revision = write(&store, "f/end").await;
+    let item = store.get("f/once").await.unwrap().1.unwrap();
+    assert!(item.version <= 2 && item.mod_revision < revision, "{item:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_store_still_answers_reads() {
+    let etcd = Etcd::with_flags(1, "http", &["--quota-backend-bytes=4194304".to_owned()]);
+    let store = connect(&etcd).await;
+    let first = write(&store, "f/first").await;
+    let mut watch = store.watch(Range::Prefix("f/".into()), first + 1).await.unwrap();
+    let large = |index: usize| Txn::default().and_then(Op::put(format!("f/{index}"), vec![b'x'; 500_000]));
+    let mut written = 0;
+    let error = loop {
+        match store.commit(large(written)).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 100, "the quota is far below that");
+    };
+    assert_eq!(error, StoreError::NoSpace);
+    assert_eq!(store.commit(put("f/small")).await.unwrap_err(), StoreError::NoSpace);
+    let listing = store.list(Range::Prefix("f/".into()), ListOptions::default()).await.unwrap();
+    assert_eq!(listing.items.len(), written + 1);
+    let mut seen = first;
+    assert_eq!(follow(&store, &mut watch, &mut seen, listing.revision).await.len(), written);
+}

@@ -121,3 +121,53 @@ fn text_of(error: &(dyn Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Fault;
+    use crate::store::StoreError;
+
+    #[test]
+    fn refusals_before_the_log_may_be_sent_again() {
+        for text in ["etcdserver: no leader", "etcdserver: too many requests"] {
+            assert_eq!(Fault::of_text(text), Fault::NotSent(text.into()));
+        }
+    }
+
+    #[test]
+    fn interruptions_leave_the_outcome_unknown() {
+        for text in [
+            "etcdserver: request timed out",
+            "etcdserver: request timed out, possibly due to previous leader failure",
+            "etcdserver: request timed out, possibly due to connection lost",
+            "etcdserver: leader changed",
+            "etcdserver: server stopped",
+            "h2 protocol error: http2 error",
+            "transport error",
+            "operation was canceled",
+        ] {
+            assert_eq!(Fault::of_text(text), Fault::Lost(text.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_keep_their_meaning() {
+        let answered = |text| match Fault::of_text(text) {
+            Fault::Answered(error) => error,
+            fault => panic!("{text}: {fault:?}"),
+        };
+        assert_eq!(answered("etcdserver: mvcc: database space exceeded"), StoreError::NoSpace);
+        assert_eq!(answered("etcdserver: requested lease not found"), StoreError::LeaseNotFound);
+        let future = "etcdserver: mvcc: required revision is a future revision";
+        assert_eq!(answered(future), StoreError::FutureRevision);
+        for text in [
+            "etcdserver: permission denied",
+            "etcdserver: user name is empty",
+            "etcdserver: authentication failed, invalid user ID or password",
+        ] {
+            assert_eq!(answered(text), StoreError::Denied(text.into()));
+        }
+        let text = "etcdserver: key is not provided";
+        assert_eq!(answered(text), StoreError::Other(text.into()));
+    }
+}

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::ANSWER_BYTES;
 use super::Core;
+use super::Effort;
 use super::convert;
 use super::convert::Span;
 use super::fault::Fault;
@@ -61,7 +62,7 @@ pub(super) async fn open(core: Arc<Core>, range: &Range, from: Revision) -> Resu
     };
     let from = from.max(1);
     let (member, stream, true_progress) = core
-        .try_members(true, |member| {
+        .try_members(Effort::Repeatable, |member| {
             let (key, end) = (span.first.clone(), span.end.clone());
             async move {
                 let client = member.streams().await?;
