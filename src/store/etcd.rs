@@ -88,8 +88,8 @@ enum Effort {
 
 /// A page of a listing.
 enum Page {
-    /// With the last key as etcd has it.
-    Keys { listing: Listing, last: Option<Vec<u8>> },
+    /// With the last key as etcd has it, and the number of keys that were left out because they are no text.
+    Keys { listing: Listing, last: Option<Vec<u8>>, skipped: i64 },
     /// More bytes than this client accepts: ask for fewer keys.
     TooLong,
 }
@@ -194,7 +194,10 @@ impl Core {
                         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
                         // Taken before keys that are no text are dropped.
                         let last = response.0.kvs.last().map(|item| item.key.clone());
-                        Ok(Page::Keys { listing: convert::listing(response.0, revision), last })
+                        let count = response.count();
+                        let listing = convert::listing(response.0, revision);
+                        let skipped = count - listing.count;
+                        Ok(Page::Keys { listing, last, skipped })
                     }
                     Err(Fault::AnswerTooLong) => Ok(Page::TooLong),
                     Err(fault) => Err(fault),
@@ -219,7 +222,7 @@ impl Core {
             if options.keys_only {
                 request = request.with_keys_only();
             }
-            let Page::Keys { listing: page, last } = self.page(&span, &request).await? else {
+            let Page::Keys { listing: page, last, skipped } = self.page(&span, &request).await? else {
                 if wanted == 1 {
                     return Err(Fault::AnswerTooLong.into_error());
                 }
@@ -230,6 +233,7 @@ impl Core {
                 None => whole = Some(Listing { revision: at.unwrap_or(page.revision), ..page }),
                 Some(whole) => {
                     whole.more = page.more;
+                    whole.count -= skipped;
                     whole.items.extend(page.items);
                 }
             }
@@ -322,12 +326,11 @@ impl Store for EtcdStore {
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         self.check(&txn)?;
-        let request = convert::transaction(&txn, &self.core.options.probe_key);
         let effort = if txn.is_read_only() { Effort::Repeatable } else { Effort::Once };
         let answer = self
             .core
             .try_members(effort, |member| {
-                let request = request.clone();
+                let request = convert::transaction(&txn, &self.core.options.probe_key);
                 async move {
                     let client = member.requests().await?;
                     let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES);
