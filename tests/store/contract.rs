@@ -472,9 +472,10 @@ async fn leases_expire_unless_renewed(store: SharedStore) {
     let base = commit(&store, [leased("za/kept", kept), leased("za/left", left)]).await.revision;
     let mut watch = store.watch(prefix("za/"), base + 1).await.unwrap();
     let renew = async {
+        let mut pace = tokio::time::interval(short / 10);
         loop {
+            pace.tick().await;
             assert_eq!(store.keep_alive(kept).await.unwrap(), short);
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
     let gone = tokio::select! {

@@ -45,6 +45,8 @@ pub(super) struct Member {
     streams: Channel,
     /// A call failed and no probe has succeeded since.
     suspect: AtomicBool,
+    /// The operator was told that this member is down.
+    reported: AtomicBool,
     under_way: AtomicUsize,
     /// See [`Self::tells_true_progress`].
     true_progress: OnceLock<bool>,
@@ -76,6 +78,7 @@ impl Members {
                 requests: Default::default(),
                 streams: Channel::default(),
                 suspect: AtomicBool::new(false),
+                reported: AtomicBool::new(false),
                 under_way: AtomicUsize::new(0),
                 true_progress: OnceLock::new(),
             })
@@ -105,7 +108,7 @@ impl Members {
     /// Asks `member` last from now on, until a probe finds it well.
     pub(super) fn suspect(&self, member: &Member, why: &str) {
         if !member.suspect.swap(true, Ordering::Relaxed) {
-            tracing::debug!(target: "store", member = member.url, why, "etcd member does not answer");
+            tracing::debug!(target: "store", member = member.url, why, "request to etcd failed");
         }
         self.suspects.notify_one();
     }
@@ -197,13 +200,22 @@ impl Member {
     }
 
     async fn probe(&self) {
-        match timeout(PROBE_TIMEOUT, self.status()).await {
+        let why = match timeout(PROBE_TIMEOUT, self.status()).await {
             Ok(Ok(())) => {
                 self.suspect.store(false, Ordering::Relaxed);
-                tracing::debug!(target: "store", member = self.url, "etcd member answers again");
+                if self.reported.swap(false, Ordering::Relaxed) {
+                    tracing::info!(target: "store", member = self.url, "etcd member answers again");
+                }
+                return;
             }
-            _ => self.forget(),
+            Ok(Err(fault)) => fault.into_error().to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            tracing::warn!(target: "store", member = self.url, why, "etcd member is down");
         }
+        // Opened anew at the next try, which reads renewed certificates.
+        self.forget();
     }
 
     /// Makes the next request open a new connection, log in again and read renewed certificates.
