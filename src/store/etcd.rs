@@ -11,6 +11,8 @@ mod watch;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +51,8 @@ const PAGE_KEYS: usize = 10_000;
 /// A page may take this many times as long as another request: it can be [`ANSWER_BYTES`] long. A member that has
 /// fallen silent is found out earlier, by unanswered pings.
 const PAGE_PATIENCE: u32 = 4;
+/// Every default read waits for a small one, see [`Effort::Quick`].
+const QUICK_PATIENCE: Duration = Duration::from_secs(1);
 /// A listing that history is compacted away under is begun anew this often.
 const LISTING_RESTARTS: u32 = 5;
 /// Pause before a request is sent again when no member is trusted; doubled each time up to the maximum.
@@ -82,6 +86,8 @@ enum Effort {
     Repeatable,
     /// The same, and the answer may be long.
     Page,
+    /// The same, and many may wait for it: another member is tried early.
+    Quick,
     /// It must not be repeated when its outcome is unknown.
     Once,
 }
@@ -135,6 +141,7 @@ impl Core {
     {
         let patience = match effort {
             Effort::Page => self.options.request_timeout * PAGE_PATIENCE,
+            Effort::Quick => self.options.request_timeout.min(QUICK_PATIENCE),
             Effort::Repeatable | Effort::Once => self.options.request_timeout,
         };
         let started = Instant::now();
@@ -180,8 +187,8 @@ impl Core {
     }
 
     /// One page of a listing.
-    async fn page(&self, span: &Span, options: &GetOptions) -> Result<Page, StoreError> {
-        self.try_members(Effort::Page, |member| {
+    async fn page(&self, span: &Span, options: &GetOptions, effort: Effort) -> Result<Page, StoreError> {
+        self.try_members(effort, |member| {
             let (key, mut options) = (span.first.clone(), options.clone());
             if let Some(end) = &span.end {
                 options = options.with_range(end.clone());
@@ -222,7 +229,9 @@ impl Core {
             if options.keys_only {
                 request = request.with_keys_only();
             }
-            let Page::Keys { listing: page, last, skipped } = self.page(&span, &request).await? else {
+            let Page::Keys { listing: page, last, skipped } =
+                self.page(&span, &request, Effort::Page).await?
+            else {
                 if wanted == 1 {
                     return Err(Fault::AnswerTooLong.into_error());
                 }
@@ -260,7 +269,7 @@ impl Core {
                 std::mem::take(&mut readers.waiting)
             };
             let span = Span { first: self.options.probe_key.clone().into_bytes(), end: None };
-            let page = self.page(&span, &GetOptions::new().with_count_only()).await;
+            let page = self.page(&span, &GetOptions::new().with_count_only(), Effort::Quick).await;
             let revision = page.map(|page| match page {
                 Page::Keys { listing, .. } => listing.revision,
                 Page::TooLong => 0,
@@ -397,10 +406,10 @@ impl Store for EtcdStore {
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let tried = std::sync::atomic::AtomicBool::new(false);
+        let tried = AtomicBool::new(false);
         self.core
             .try_members(Effort::Repeatable, |member| {
-                let again = tried.swap(true, std::sync::atomic::Ordering::Relaxed);
+                let again = tried.swap(true, Ordering::Relaxed);
                 async move {
                     let client = member.requests().await?;
                     match client.lease_client().revoke(lease).await.map_err(Fault::from) {
@@ -415,17 +424,25 @@ impl Store for EtcdStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let tried = AtomicBool::new(false);
         let answer = self
             .core
-            .try_members(Effort::Repeatable, |member| async move {
-                let client = member.requests().await?;
-                client.kv_client().compact(revision, None).await.map_err(Fault::from)
+            .try_members(Effort::Repeatable, |member| {
+                let again = tried.swap(true, Ordering::Relaxed);
+                async move {
+                    let client = member.requests().await?;
+                    match client.kv_client().compact(revision, None).await.map_err(Fault::from) {
+                        Ok(_) => Ok(()),
+                        // The try before may have done it although its answer was lost.
+                        Err(Fault::Answered(StoreError::Compacted { .. })) if again => Ok(()),
+                        Err(fault) => Err(fault),
+                    }
+                }
             })
             .await;
         match answer {
-            Ok(_) => Ok(()),
             Err(StoreError::Compacted { .. }) => Err(self.compacted(revision).await),
-            Err(error) => Err(error),
+            answer => answer,
         }
     }
 
