@@ -126,6 +126,7 @@ pub async fn run(context: Context, identity: Bytes, cancel: CancellationToken) {
 
 async fn reign(context: &Context, term: Term, cancel: &CancellationToken) {
     let reign = term.lost.clone();
+    let _renewing = term.guard;
     let committer =
         Committer::start(context.store.clone(), Arc::clone(&context.mirror), term.fence, reign.clone());
     let mut tasks = JoinSet::new();

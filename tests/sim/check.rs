@@ -199,11 +199,22 @@ pub fn mirrors(world: &World, truth: &State) -> Vec<String> {
         let state = running.mirror.read();
         if state.revision != truth.revision {
             broken.push(format!("11: server {server} is at {} of {}", state.revision, truth.revision));
-        } else if describe(&state) != describe(truth) {
-            broken.push(format!("11: server {server}'s mirror differs at {}", state.revision));
+        } else if let Some(difference) = difference(&describe(&state), &describe(truth)) {
+            broken.push(format!("11: server {server}'s mirror differs at {}: {difference}", state.revision));
         }
     }
     broken
+}
+
+/// The surroundings of the first difference.
+fn difference(own: &str, truth: &str) -> Option<String> {
+    let at = own
+        .bytes()
+        .zip(truth.bytes())
+        .position(|(a, b)| a != b)
+        .or((own.len() != truth.len()).then_some(0))?;
+    let around = |text: &str| text[at.saturating_sub(200)..(at + 100).min(text.len())].to_owned();
+    Some(format!("has …{}…, the store has …{}…", around(own), around(truth)))
 }
 
 fn describe(state: &State) -> String {

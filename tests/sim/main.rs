@@ -199,6 +199,10 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn clusters_survive_every_seed() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
     let mut failed = Vec::new();
     for seed in seeds() {
         if let Err(story) = runtime().block_on(run(seed)) {
