@@ -228,3 +228,12 @@ fn describe(state: &State) -> String {
     }
     format!("{copy:?}")
 }
+
+/// Keys that still exist and were changed after a revision.
+pub async fn snapshot_keys_changed_since(world: &World, revision: i64) -> Vec<String> {
+    use herder::store::Store;
+    let range = herder::store::Range::Prefix(world.keys.root().to_owned());
+    let listing = world.store.list(range, herder::store::ListOptions::default()).await.expect("embedded");
+    let changed = listing.items.iter().filter(|item| item.mod_revision > revision);
+    changed.map(|item| format!("{} = {}", item.key, String::from_utf8_lossy(&item.value))).collect()
+}
