@@ -225,7 +225,8 @@ fn canonicalize_service(service: &mut Service, place: &Place<'_>, namespace: &st
 /// cannot: they keep their provider, and wait for a node that has Consul.
 fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
     let name = group.name.clone();
-    let services = group.services.iter_mut().chain(group.tasks.iter_mut().flat_map(|task| &mut task.services));
+    let services =
+        group.services.iter_mut().chain(group.tasks.iter_mut().flat_map(|task| &mut task.services));
     for service in services.filter(|service| service.provider == "consul") {
         if service.connect.is_some() {
             continue;

@@ -338,7 +338,9 @@ impl Decoder {
     pub(super) fn typed(&mut self, expression: &Expression, kind: Kind, scope: &Scope) -> Option<Value> {
         let value = values::to_json(self.evaluate(expression, scope)?);
         let value = match value {
-            Value::String(single) if self.tolerant && kind == Kind::Texts => Value::Array(vec![single.into()]),
+            Value::String(single) if self.tolerant && kind == Kind::Texts => {
+                Value::Array(vec![single.into()])
+            }
             Value::Number(number) if self.tolerant && kind == Kind::Flag => {
                 Value::Bool(number.as_f64() != Some(0.0))
             }

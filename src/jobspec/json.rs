@@ -112,7 +112,9 @@ fn aligned(value: Value, known: &Value) -> Value {
         }
         (Value::Array(items), Value::Array(known)) => {
             let known = known.first().unwrap_or(&Value::Null);
-            Value::Array(items.into_iter().filter(|item| !item.is_null()).map(|item| aligned(item, known)).collect())
+            Value::Array(
+                items.into_iter().filter(|item| !item.is_null()).map(|item| aligned(item, known)).collect(),
+            )
         }
         (value, _) => value,
     }
@@ -232,7 +234,8 @@ fn resources() -> Value {
 }
 
 fn network() -> Value {
-    let port = json!({"Label": null, "Value": null, "To": null, "HostNetwork": null, "IgnoreCollision": null});
+    let port =
+        json!({"Label": null, "Value": null, "To": null, "HostNetwork": null, "IgnoreCollision": null});
     json!({
         "Mode": null, "Device": null, "CIDR": null, "IP": null, "Hostname": null, "MBits": null,
         "DNS": names::<DnsConfig>(), "ReservedPorts": [port], "DynamicPorts": [port], "CNI": {"Args": {}},
@@ -295,7 +298,8 @@ fn culprit(whole: &mut Value, path: &[Step], error: &str) -> Option<Step> {
             _ => None,
         };
         let Some(removed) = removed else { return false };
-        let changed = serde_json::from_value::<Job>(whole.clone()).err().is_none_or(|now| now.to_string() != error);
+        let changed =
+            serde_json::from_value::<Job>(whole.clone()).err().is_none_or(|now| now.to_string() != error);
         match (at(whole, path), step) {
             (Some(Value::Object(map)), Step::Key(key)) => {
                 map.insert(key.clone(), removed);

@@ -19,6 +19,8 @@ mod scope;
 mod shape;
 mod suggest;
 mod syntax;
+mod update;
+mod validate;
 mod values;
 mod variables;
 
@@ -35,6 +37,10 @@ pub use self::diagnostic::Diagnostics;
 pub use self::diagnostic::Severity;
 pub use self::diagnostic::SourceText;
 pub use self::json::decode_json;
+pub use self::update::check_update;
+pub use self::validate::Validation;
+pub use self::validate::validate;
+pub use self::validate::warnings_text;
 pub use self::variables::Variables;
 
 /// A job file: its name for messages, and its text.
@@ -84,14 +90,19 @@ pub fn parse(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
 }
 
 /// The one `job` block of a file; complains about everything else at the top.
-fn decode_job(decoder: &mut decode::Decoder, body: &hcl_edit::structure::Body, scope: &scope::Scope) -> Option<Value> {
+fn decode_job(
+    decoder: &mut decode::Decoder,
+    body: &hcl_edit::structure::Body,
+    scope: &scope::Scope,
+) -> Option<Value> {
     use hcl_edit::Span as _;
     let mut jobs = Vec::new();
     for structure in body {
         match structure {
             hcl_edit::structure::Structure::Attribute(attribute) => {
                 let span = attribute.key.span().unwrap_or_default();
-                let detail = format!("An argument named \"{}\" is not expected here.", attribute.key.as_str());
+                let detail =
+                    format!("An argument named \"{}\" is not expected here.", attribute.key.as_str());
                 decoder.error(span, "Unsupported argument", detail);
             }
             hcl_edit::structure::Structure::Block(block) => match block.ident.as_str() {
@@ -127,4 +138,3 @@ fn parse_json(source: &Source<'_>) -> Result<Parsed, Diagnostics> {
     let job = fill::job(raw.clone()).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid job", why))?;
     Ok(Parsed { job, raw, warnings: Vec::new() })
 }
-

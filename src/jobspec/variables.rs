@@ -82,7 +82,9 @@ impl TypeExpr {
     }
 
     fn from_expression(expression: &Expression) -> Result<Self, String> {
-        let unknown = || format!("The keyword \"{}\" is not a valid type specification.", expression.to_string().trim());
+        let unknown = || {
+            format!("The keyword \"{}\" is not a valid type specification.", expression.to_string().trim())
+        };
         match expression {
             Expression::Variable(name) => match name.as_str() {
                 "any" => Ok(Self::Any),
@@ -106,15 +108,16 @@ impl TypeExpr {
                     }
                     "object" => {
                         let object = argument.as_object().ok_or_else(unknown)?;
-                        let field = |(key, value): (&hcl_edit::expr::ObjectKey, &hcl_edit::expr::ObjectValue)| {
-                            let name = match key {
-                                hcl_edit::expr::ObjectKey::Ident(name) => name.as_str().to_owned(),
-                                hcl_edit::expr::ObjectKey::Expression(name) => {
-                                    name.as_str().map(str::to_owned).ok_or_else(unknown)?
-                                }
+                        let field =
+                            |(key, value): (&hcl_edit::expr::ObjectKey, &hcl_edit::expr::ObjectValue)| {
+                                let name = match key {
+                                    hcl_edit::expr::ObjectKey::Ident(name) => name.as_str().to_owned(),
+                                    hcl_edit::expr::ObjectKey::Expression(name) => {
+                                        name.as_str().map(str::to_owned).ok_or_else(unknown)?
+                                    }
+                                };
+                                Ok::<_, String>((name, Self::from_expression(value.expr())?))
                             };
-                            Ok::<_, String>((name, Self::from_expression(value.expr())?))
-                        };
                         Ok(Self::Object(object.iter().map(field).collect::<Result<_, _>>()?))
                     }
                     _ => Err(unknown()),
@@ -136,7 +139,9 @@ impl TypeExpr {
             (Self::Text, Value::Bool(flag)) => Ok(Value::String(flag.to_string())),
             (Self::Text, _) => Err("string required".to_owned()),
             (Self::Number, Value::Number(number)) => Ok(Value::Number(number)),
-            (Self::Number, Value::String(text)) => number_of(&text).ok_or_else(|| "a number is required".to_owned()),
+            (Self::Number, Value::String(text)) => {
+                number_of(&text).ok_or_else(|| "a number is required".to_owned())
+            }
             (Self::Number, _) => Err("number required".to_owned()),
             (Self::Flag, Value::Bool(flag)) => Ok(Value::Bool(flag)),
             (Self::Flag, Value::String(text)) => match text.as_str() {
@@ -166,7 +171,8 @@ impl TypeExpr {
             (Self::Object(fields), Value::Object(mut map)) => {
                 let mut out = hcl::Map::new();
                 for (name, kind) in fields {
-                    let value = map.shift_remove(name).ok_or_else(|| format!("attribute {name:?} is required"))?;
+                    let value =
+                        map.shift_remove(name).ok_or_else(|| format!("attribute {name:?} is required"))?;
                     out.insert(name.clone(), kind.convert(value)?);
                 }
                 Ok(Value::Object(out))
@@ -290,7 +296,9 @@ fn declaration<'a>(
             "description" => {}
             "type" => match TypeExpr::from_expression(&attribute.value) {
                 Ok(kind) => variable.kind = Some(kind),
-                Err(why) => decoder.error(expression_span(&attribute.value), "Invalid type specification", why),
+                Err(why) => {
+                    decoder.error(expression_span(&attribute.value), "Invalid type specification", why)
+                }
             },
             "default" => variable.value = decoder.evaluate(&attribute.value, scope),
             other => {
@@ -309,8 +317,11 @@ fn declaration<'a>(
         match kind.convert(value) {
             Ok(value) => variable.value = Some(value),
             Err(why) => {
-                let place = block.body.get_attribute("default").map(|default| expression_span(&default.value));
-                let detail = format!("This default value is not compatible with the variable's type constraint: {why}.");
+                let place =
+                    block.body.get_attribute("default").map(|default| expression_span(&default.value));
+                let detail = format!(
+                    "This default value is not compatible with the variable's type constraint: {why}."
+                );
                 decoder.error(place.unwrap_or(span.clone()), "Invalid default value for variable", detail);
             }
         }
@@ -337,7 +348,8 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
     for (name, raw) in &given.flags {
         match declared.get_mut(name) {
             Some(variable) => {
-                let source = SourceText { name: format!("<value for var.{name} from arguments>"), text: raw.clone() };
+                let source =
+                    SourceText { name: format!("<value for var.{name} from arguments>"), text: raw.clone() };
                 assign_text(decoder, variable, name, source, "cmd");
             }
             None => undeclared(decoder, given, "Undefined -var variable", name, None),
@@ -376,7 +388,12 @@ fn assign_file(
     for block in parsed.body.blocks() {
         let detail = "A .var file is used to assign values to variables that have already been declared in the job file.";
         let span = header_span(block);
-        decoder.diagnostics.push(Diagnostic::at(&parsed.source, span, "Variable declaration in a .var file", detail));
+        decoder.diagnostics.push(Diagnostic::at(
+            &parsed.source,
+            span,
+            "Variable declaration in a .var file",
+            detail,
+        ));
     }
     for attribute in parsed.body.attributes() {
         let name = attribute.key.as_str();
@@ -393,7 +410,8 @@ fn assign_file(
                     variable.origin = "varfile";
                 }
                 Err(why) => {
-                    let detail = format!("This value is not compatible with the variable's type constraint: {why}.");
+                    let detail =
+                        format!("This value is not compatible with the variable's type constraint: {why}.");
                     let summary = "Invalid value for variable";
                     decoder.diagnostics.push(Diagnostic::at(&parsed.source, place, summary, detail));
                 }

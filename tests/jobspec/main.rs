@@ -4,9 +4,14 @@ fn smoke() {
         let path = file.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match herder::jobspec::parse(&herder::jobspec::Source { name: &name, text: &text }, &Default::default()) {
+        match herder::jobspec::parse(
+            &herder::jobspec::Source { name: &name, text: &text },
+            &Default::default(),
+        ) {
             Ok(mut p) => {
-                for w in &p.warnings { println!("W {w}"); }
+                for w in &p.warnings {
+                    println!("W {w}");
+                }
                 println!("{:?}", herder::jobspec::canonicalize(&mut p.job, &Default::default()));
                 let once = p.job.clone();
                 herder::jobspec::canonicalize(&mut p.job, &Default::default());
