@@ -37,20 +37,20 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
     loop {
         let error = match parse_body(&repaired) {
             Ok(body) => {
+                repairs.sort_by_key(|repair| repair.offset);
                 let warnings = repairs.iter().map(|repair| repair.warning(&source)).collect();
                 return Ok(Syntax { body, source, warnings });
             }
             Err(error) => error,
         };
-        let offset = error.location().offset();
-        let known = repairs.last().is_some_and(|last| last.offset >= offset && !last.is_newline);
-        match Repair::find(&repaired, &error) {
-            Some(repair) if repairs.len() < MAX_REPAIRS && !known => {
-                let replacement = if repair.is_newline { "\n" } else { " " };
-                repaired.replace_range(repair.offset..repair.offset + 1, replacement);
-                repairs.push(repair);
-            }
-            _ => return Err(describe(&source, &error).into()),
+        let found = if repairs.len() < MAX_REPAIRS { find_repairs(&repaired, &error) } else { Vec::new() };
+        if found.is_empty() {
+            return Err(describe(&source, &error).into());
+        }
+        for repair in found {
+            repaired
+                .replace_range(repair.offset..repair.offset + 1, if repair.is_newline { "\n" } else { " " });
+            repairs.push(repair);
         }
     }
 }
@@ -61,22 +61,39 @@ struct Repair {
     is_newline: bool,
 }
 
-impl Repair {
-    fn find(text: &str, error: &ParseError) -> Option<Self> {
-        let offset = error.location().offset();
-        let bytes = text.as_bytes();
-        if !error.message().contains("newline") && !error.message().contains("block body") {
-            return None;
-        }
-        if bytes.get(offset) == Some(&b',') {
-            return Some(Self { offset, is_newline: false });
-        }
-        let starts_item = bytes.get(offset).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-        let blank_before = offset > 0 && matches!(bytes[offset - 1], b' ' | b'\t');
-        let item = starts_item && blank_before && looks_like_item(&text[offset..]);
-        item.then_some(Self { offset: offset - 1, is_newline: true })
+/// What can be replaced so that the parser gets further. Every repair removes a comma or a blank, hence they end.
+fn find_repairs(text: &str, error: &ParseError) -> Vec<Repair> {
+    let bytes = text.as_bytes();
+    let message = error.message();
+    if !message.contains("newline") && !message.contains("block body") && !message.contains("`}`") {
+        return Vec::new();
     }
+    let offset = error.location().offset();
+    let blanks = bytes.iter().skip(offset).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let at = offset + blanks;
+    if bytes.get(at) == Some(&b',') {
+        return vec![Repair { offset: at, is_newline: false }];
+    }
+    let is_blank = |offset: usize| matches!(bytes.get(offset), Some(b' ' | b'\t'));
+    let starts_item = bytes.get(at).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    let ends_block = bytes.get(at) == Some(&b'}');
+    let fits = (starts_item && looks_like_item(&text[at..])) || ends_block;
+    let mut out = Vec::new();
+    if fits && at > 0 && is_blank(at - 1) {
+        out.push(Repair { offset: at - 1, is_newline: true });
+        // The block that was opened on this line holds more than one attribute: its first one gets a line, too.
+        let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        if let Some(brace) = text[line..at].rfind('{').map(|brace| line + brace + 1)
+            && brace < at - 1
+            && is_blank(brace)
+        {
+            out.push(Repair { offset: brace, is_newline: true });
+        }
+    }
+    out
+}
 
+impl Repair {
     fn warning(&self, source: &Arc<SourceText>) -> Diagnostic {
         let span = self.offset..self.offset + 1;
         let (summary, detail) = if self.is_newline {
