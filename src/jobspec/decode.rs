@@ -174,10 +174,9 @@ impl Decoder {
         scope: &Scope,
     ) {
         let span = header_span(block);
-        if !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_)) {
-            if self.is_repeated(wanted, seen, span.clone()) {
-                return;
-            }
+        let is_single = !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_));
+        if is_single && self.is_repeated(wanted, seen, span.clone()) {
+            return;
         }
         let Some(label) = self.label(block, wanted) else { return };
         let key = wanted.key.to_owned();

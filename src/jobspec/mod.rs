@@ -61,6 +61,14 @@ pub struct Parsed {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Parsed {
+    /// The job as written with every key of the API, `null` where the file says nothing: what `-output` prints and what
+    /// parsing without canonicalization answers.
+    pub fn request(&self) -> Value {
+        json::with_nulls(&self.raw)
+    }
+}
+
 /// Reads a job file: HCL, HCL in JSON syntax, or a job in the JSON of the API.
 ///
 /// # Errors

@@ -48,23 +48,38 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
             return Err(describe(&source, &error).into());
         }
         for repair in found {
-            repaired
-                .replace_range(repair.offset..repair.offset + 1, if repair.is_newline { "\n" } else { " " });
+            repaired.replace_range(
+                repair.offset..repair.offset + 1,
+                if repair.kind == Kind::Blank { "\n" } else { " " },
+            );
             repairs.push(repair);
         }
     }
 }
 
-/// One byte that was replaced by a blank (a comma) or by a line break (a blank between two attributes).
+/// One byte that was replaced.
 struct Repair {
     offset: usize,
-    is_newline: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A comma after an attribute became a blank.
+    Comma,
+    /// A blank between two attributes became a line break.
+    Blank,
+    /// A quote around an attribute's name became a blank.
+    Quote,
 }
 
 /// What can be replaced so that the parser gets further. Every repair removes a comma or a blank, hence they end.
 fn find_repairs(text: &str, error: &ParseError) -> Vec<Repair> {
     let bytes = text.as_bytes();
     let message = error.message();
+    if let Some(quotes) = quoted_name(text, error.location().offset()) {
+        return quotes.map(|offset| Repair { offset, kind: Kind::Quote }).into();
+    }
     if !message.contains("newline") && !message.contains("block body") && !message.contains("`}`") {
         return Vec::new();
     }
@@ -72,7 +87,7 @@ fn find_repairs(text: &str, error: &ParseError) -> Vec<Repair> {
     let blanks = bytes.iter().skip(offset).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let at = offset + blanks;
     if bytes.get(at) == Some(&b',') {
-        return vec![Repair { offset: at, is_newline: false }];
+        return vec![Repair { offset: at, kind: Kind::Comma }];
     }
     let is_blank = |offset: usize| matches!(bytes.get(offset), Some(b' ' | b'\t'));
     let starts_item = bytes.get(at).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
@@ -80,14 +95,14 @@ fn find_repairs(text: &str, error: &ParseError) -> Vec<Repair> {
     let fits = (starts_item && looks_like_item(&text[at..])) || ends_block;
     let mut out = Vec::new();
     if fits && at > 0 && is_blank(at - 1) {
-        out.push(Repair { offset: at - 1, is_newline: true });
+        out.push(Repair { offset: at - 1, kind: Kind::Blank });
         // The block that was opened on this line holds more than one attribute: its first one gets a line, too.
         let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
         if let Some(brace) = text[line..at].rfind('{').map(|brace| line + brace + 1)
             && brace < at - 1
             && is_blank(brace)
         {
-            out.push(Repair { offset: brace, is_newline: true });
+            out.push(Repair { offset: brace, kind: Kind::Blank });
         }
     }
     out
@@ -96,19 +111,29 @@ fn find_repairs(text: &str, error: &ParseError) -> Vec<Repair> {
 impl Repair {
     fn warning(&self, source: &Arc<SourceText>) -> Diagnostic {
         let span = self.offset..self.offset + 1;
-        let (summary, detail) = if self.is_newline {
-            (
-                "Missing newline after argument",
-                "An argument definition must end with a newline. Accepted as HCL version 1.",
-            )
-        } else {
-            (
+        let (summary, detail) = match self.kind {
+            Kind::Blank => {
+                ("Missing newline after argument", "An argument definition must end with a newline.")
+            }
+            Kind::Comma => (
                 "Unexpected comma after argument",
-                "Argument definitions must be separated by newlines, not commas. Accepted as HCL version 1.",
-            )
+                "Argument definitions must be separated by newlines, not commas.",
+            ),
+            Kind::Quote => ("Invalid argument name", "Argument names must not be quoted."),
         };
+        let detail = format!("{detail} Accepted as HCL version 1.");
         Diagnostic::at(source, span, summary, detail).as_warning()
     }
+}
+
+/// Both quotes of a name at `offset`, when it is the first thing of its line and could stand without them.
+fn quoted_name(text: &str, offset: usize) -> Option<[usize; 2]> {
+    let line = text.get(..offset)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let inner = text.get(offset..)?.strip_prefix('"')?;
+    let (name, after) = inner.split_once('"')?;
+    let first = text[line..offset].trim().is_empty();
+    let is_item = after.trim_start_matches([' ', '\t']).starts_with(['=', '{', '"']);
+    (first && is_item && hcl_edit::Ident::try_new(name).is_ok()).then_some([offset, offset + name.len() + 1])
 }
 
 /// True when `name =`, `name {` or `name "label"` stands at the start of the text.

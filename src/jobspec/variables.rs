@@ -450,7 +450,7 @@ fn assign_text(
                 "The received {what} value for {name} is not compatible with the variable's type constraint: {why}."
             );
             let summary = format!("Invalid argument value for {from} variable");
-            Diagnostic::at(&source, 0..source.text.len(), summary, detail)
+            Box::new(Diagnostic::at(&source, 0..source.text.len(), summary, detail))
         })
     });
     match converted {
@@ -458,23 +458,23 @@ fn assign_text(
             variable.value = Some(value);
             variable.origin = origin;
         }
-        Err(diagnostic) => decoder.diagnostics.push(diagnostic),
+        Err(diagnostic) => decoder.diagnostics.push(*diagnostic),
     }
 }
 
-fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Diagnostic> {
+fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
     let whole = 0..source.text.len();
     let expression = parse_expr(source.text.trim()).map_err(|error| {
         let detail = "Expected the start of an expression, but found an invalid expression token.";
         let at = error.location().offset().min(source.text.len());
-        Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail)
+        Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
     })?;
     if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
         let detail = "Variables may not be used here.";
-        return Err(Diagnostic::at(source, whole, "Variables not allowed", detail));
+        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
     }
     let value = Scope::new(false).evaluate(&expression, source.text.trim());
-    value.map_err(|failure| Diagnostic::at(source, whole, failure.summary, failure.detail))
+    value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
 }
 
 /// Checks the conditions of a variable against its value.

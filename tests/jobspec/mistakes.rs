@@ -102,7 +102,7 @@ fn files_without_a_job_or_with_two_are_refused() {
         problems("job {}\n")[0].contains("Missing name for job; All job blocks must have 1 labels (name).")
     );
     assert!(problems("job \"a\" {\n")[0].contains("Unclosed configuration block"));
-    assert!(problems("\"job\" \"a\" {}\n")[0].contains("Argument names must not be quoted."));
+    assert!(problems("job \"a\" {\n  \"x.y\" = 1\n}\n")[0].contains("Argument names must not be quoted."));
 }
 
 #[test]
@@ -127,6 +127,9 @@ fn older_syntax_is_accepted_with_a_warning_for_each_repair() {
     let task = &job.task_groups[0].tasks[0];
     assert_eq!(task.config["a"], "b");
     assert_eq!(task.resources().networks[0].reserved_ports[0].value, 80);
+    let quoted = parse("\"job\" \"j\" {\n  \"type\" = \"batch\"\n  meta {\n    \"a\" = \"b\"\n  }\n}\n")
+        .expect("quoted names");
+    assert_eq!((quoted.job.kind.as_str(), quoted.job.meta["a"].as_str()), ("batch", "b"));
     let oneline = parse("job \"j\" {\n  group \"g\" { count = 2 }\n  meta { a = \"1\" b = \"2\" }\n}\n")
         .expect("one line");
     assert_eq!(oneline.job.meta.len(), 2);

@@ -44,6 +44,16 @@ fn a_value_of_the_wrong_type_is_named_by_its_place() {
 }
 
 #[test]
+fn the_written_form_has_every_key() {
+    let parsed = parse("job \"a\" {\n group \"g\" {\n count = 2\n }\n}\n").expect("fine");
+    let request = parsed.request();
+    assert_eq!((&request["ID"], &request["Type"]), (&json!("a"), &json!(null)));
+    let group = &request["TaskGroups"][0];
+    assert_eq!((&group["Count"], &group["RestartPolicy"]), (&json!(2), &json!(null)));
+    assert!(request.as_object().is_some_and(|job| job.contains_key("Datacenters")));
+}
+
+#[test]
 fn policies_of_the_job_reach_its_groups() {
     let job = decode(&json!({
         "ID": "a", "Reschedule": {"Attempts": 3, "Interval": 600_000_000_000i64, "Unlimited": false},

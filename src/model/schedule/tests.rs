@@ -69,6 +69,18 @@ fn a_time_in_the_skipped_hour_does_not_run_that_day() {
 }
 
 #[test]
+fn a_time_in_the_repeated_hour_runs_twice() {
+    // New York falls back from 02:00 to 01:00 on 2026-11-01.
+    let first = next("30 1 * * *", "America/New_York", "2026-11-01T04:00:00Z");
+    let second = next("30 1 * * *", "America/New_York", "2026-11-01T05:30:00Z");
+    let every = next("0 * * * *", "America/New_York", "2026-11-01T05:30:00Z");
+    assert_eq!((first.as_str(), second.as_str()), ("2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"));
+    assert_eq!(every, "2026-11-01T06:00:00Z");
+    let third = next("30 1 * * *", "America/New_York", "2026-11-01T06:30:00Z");
+    assert_eq!(third, "2026-11-02T06:30:00Z");
+}
+
+#[test]
 fn the_earliest_of_several_expressions_wins() {
     let specs = ["0 12 * * *", "0 9 * * *"].map(str::to_owned).to_vec();
     let config = PeriodicConfig { specs, ..PeriodicConfig::default() };
