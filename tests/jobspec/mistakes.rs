@@ -134,3 +134,72 @@ fn older_syntax_is_accepted_with_a_warning_for_each_repair() {
         .expect("one line");
     assert_eq!(oneline.job.meta.len(), 2);
 }
+
+#[test]
+fn many_commas_are_repaired_at_once_and_change_no_text() {
+    let mut text = "job \"j\" {\n".to_owned();
+    for index in 0..300 {
+        let group = format!(
+            "  group \"g{index}\" {{\n    count = 2, # two,\n    task \"t\" {{\n      driver = \"d\",\n      env = {{\n        A = \
+             \"x,\",\n        B = \"y\",\n      }}\n      template {{\n        data = <<EOT\na,\nb,\nEOT\n        destination = \
+             \"f\"\n      }}\n      config {{\n        args = [\n          \"a\",\n          \"b\",\n        ],\n      }},\n    }}\n  }}\n"
+        );
+        text.push_str(&group);
+    }
+    text.push_str("}\n");
+    let job = parse(&text).expect("repaired").job;
+    assert_eq!(job.task_groups.len(), 300);
+    for group in &job.task_groups {
+        let task = &group.tasks[0];
+        assert_eq!((group.count, task.driver.as_str(), task.env["A"].as_str()), (Some(2), "d", "x,"));
+        assert_eq!(task.templates[0].embedded_tmpl, "a,\nb,\n");
+        assert_eq!(task.config["args"], serde_json::json!(["a", "b"]));
+    }
+}
+
+#[test]
+fn an_argument_given_twice_is_an_error() {
+    let found = problems("job \"j\" {\n  type = \"batch\"\n  type = \"batch\"\n}\n");
+    assert_eq!(
+        found,
+        [
+            "test.nomad:3,3-7: Attribute redefined; The argument \"type\" was already set. Each argument may be set only once."
+        ]
+    );
+}
+
+#[test]
+fn syntax_errors_say_what_is_expected() {
+    for (body, expected) in [
+        (
+            "type \"batch\"",
+            "Invalid block definition; Either a quoted string block label or an opening brace",
+        ),
+        ("type = \"batch", "test.nomad:2,10-16: Invalid multi-line string; Quoted strings may not be split"),
+        ("type = batch\"", "Invalid multi-line string"),
+        (
+            "meta {\n a = \"${X:-y}\"\n}",
+            "test.nomad:3,10-11: Extra characters after interpolation expression; Did you intend",
+        ),
+        (
+            "datacenters = [\"a\"",
+            "Missing item separator; Expected a comma to mark the beginning of the next item.",
+        ),
+        ("datacenters = [\"a\" \"b\"]", "test.nomad:2,22-23: Missing item separator"),
+        ("meta {\n a = \"\\d\"\n}", "Invalid escape sequence"),
+        ("type = ", "Invalid expression; Expected the start of an expression"),
+        (
+            "type = \"a\" \"b\"",
+            "Missing newline after argument; An argument definition must end with a newline.",
+        ),
+        ("group g {", "test.nomad:1,9-10: Unclosed configuration block"),
+        ("x.y = 1", "test.nomad:2,4-5: Invalid block definition"),
+        (
+            "meta {\n a = <<EOT\nfoo\n}",
+            "Unterminated template string; No closing marker was found for the string.",
+        ),
+    ] {
+        let found = parse(&format!("job \"j\" {{\n  {body}\n}}\n")).expect_err(expected);
+        assert!(found.contains(expected), "for {body}:\n{found}\nlacks\n{expected}");
+    }
+}

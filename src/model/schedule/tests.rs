@@ -47,10 +47,8 @@ fn the_golden_table_holds() {
         ("@monthly", now, "2026-12-01T00:00:00Z"),
         ("@daily", now, "2026-11-22T00:00:00Z"),
         ("  0   12  * * *  ", now, "2026-11-21T12:00:00Z"),
-        ("0 0 * * saturday * * extra fields", "2026-11-21T00:00:00Z", "2026-11-28T00:00:00Z"),
+        ("0 0 0 * * saturday * extra fields", "2026-11-21T00:00:00Z", "2026-11-28T00:00:00Z"),
     ] {
-        let seven = spec.split_whitespace().count() > 7;
-        let spec = if seven { "0 0 0 * * saturday * extra fields" } else { spec };
         assert_eq!(next(spec, "UTC", after), expected, "{spec}");
     }
 }
