@@ -30,6 +30,8 @@ pub(super) struct Decoder {
     pub(super) diagnostics: Diagnostics,
     /// The file is in the older syntax: blocks may be assigned, single texts stand for lists.
     pub(super) tolerant: bool,
+    /// The file is in JSON syntax: maps in driver options stay maps.
+    pub(super) is_json: bool,
 }
 
 /// Where blocks of one body were first seen, for duplicates.
@@ -172,10 +174,9 @@ impl Decoder {
         scope: &Scope,
     ) {
         let span = header_span(block);
-        if !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_)) {
-            if self.is_repeated(wanted, seen, span.clone()) {
-                return;
-            }
+        let is_single = !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_));
+        if is_single && self.is_repeated(wanted, seen, span.clone()) {
+            return;
         }
         let Some(label) = self.label(block, wanted) else { return };
         let key = wanted.key.to_owned();
@@ -356,7 +357,7 @@ impl Decoder {
     }
 
     pub(super) fn evaluate(&mut self, expression: &Expression, scope: &Scope) -> Option<hcl::Value> {
-        match scope.evaluate(expression, &self.source.text) {
+        match scope.evaluate(expression, self.text()) {
             Ok(value) => Some(value),
             Err(failure) => {
                 self.error(expression_span(expression), &failure.summary, failure.detail);
@@ -365,7 +366,13 @@ impl Decoder {
         }
     }
 
+    /// The text that positions of expressions refer to. In JSON syntax they count from the start of each string.
+    pub(super) fn text(&self) -> &str {
+        if self.is_json { "" } else { &self.source.text }
+    }
+
     pub(super) fn error(&mut self, span: Range<usize>, summary: &str, detail: impl Into<String>) {
+        let span = if self.is_json { 0..0 } else { span };
         self.diagnostics.push(Diagnostic::at(&self.source, span, summary, detail));
     }
 

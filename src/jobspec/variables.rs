@@ -313,8 +313,8 @@ fn declaration<'a>(
             other => decoder.unknown_block(other, header_span(inner), &super::schema::EMPTY),
         }
     }
-    if let (Some(kind), Some(value)) = (&variable.kind, variable.value.take()) {
-        match kind.convert(value) {
+    match (variable.kind.clone(), variable.value.take()) {
+        (Some(kind), Some(value)) => match kind.convert(value) {
             Ok(value) => variable.value = Some(value),
             Err(why) => {
                 let place =
@@ -324,9 +324,12 @@ fn declaration<'a>(
                 );
                 decoder.error(place.unwrap_or(span.clone()), "Invalid default value for variable", detail);
             }
+        },
+        (None, Some(value)) => {
+            variable.kind = Some(TypeExpr::of(&value));
+            variable.value = Some(value);
         }
-    } else if let Some(value) = &variable.value {
-        variable.kind = Some(TypeExpr::of(value));
+        (_, None) => {}
     }
     insert(decoder, declared, &name, span, variable);
 }
@@ -447,7 +450,7 @@ fn assign_text(
                 "The received {what} value for {name} is not compatible with the variable's type constraint: {why}."
             );
             let summary = format!("Invalid argument value for {from} variable");
-            Diagnostic::at(&source, 0..source.text.len(), summary, detail)
+            Box::new(Diagnostic::at(&source, 0..source.text.len(), summary, detail))
         })
     });
     match converted {
@@ -455,23 +458,23 @@ fn assign_text(
             variable.value = Some(value);
             variable.origin = origin;
         }
-        Err(diagnostic) => decoder.diagnostics.push(diagnostic),
+        Err(diagnostic) => decoder.diagnostics.push(*diagnostic),
     }
 }
 
-fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Diagnostic> {
+fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
     let whole = 0..source.text.len();
     let expression = parse_expr(source.text.trim()).map_err(|error| {
         let detail = "Expected the start of an expression, but found an invalid expression token.";
         let at = error.location().offset().min(source.text.len());
-        Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail)
+        Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
     })?;
     if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
         let detail = "Variables may not be used here.";
-        return Err(Diagnostic::at(source, whole, "Variables not allowed", detail));
+        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
     }
     let value = Scope::new(false).evaluate(&expression, source.text.trim());
-    value.map_err(|failure| Diagnostic::at(source, whole, failure.summary, failure.detail))
+    value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
 }
 
 /// Checks the conditions of a variable against its value.
@@ -516,9 +519,7 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     loop {
         let ready: Vec<(&str, Value)> = pending
             .iter()
-            .filter_map(|(name, expression)| {
-                Some((*name, scope.evaluate(expression, &decoder.source.text).ok()?))
-            })
+            .filter_map(|(name, expression)| Some((*name, scope.evaluate(expression, decoder.text()).ok()?)))
             .collect();
         if ready.is_empty() {
             break;
@@ -537,7 +538,9 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     }
 }
 
-/// Warnings and errors of a decoder, apart.
-pub(super) fn split(diagnostics: Diagnostics) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-    diagnostics.0.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
+/// Warnings and errors of a decoder, apart; those of the file `main` in the order of their places.
+pub(super) fn split(diagnostics: Diagnostics, main: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    let mut all = diagnostics.0;
+    all.sort_by_key(|diagnostic| if diagnostic.file == main { diagnostic.span.start + 1 } else { 0 });
+    all.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
 }
