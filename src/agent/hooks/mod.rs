@@ -3,6 +3,9 @@
 //! Each concern has one file; this one holds the types they share with the runners. Hooks are given interpolated
 //! blocks of the job and never look at the job itself.
 
+pub mod artifacts;
+pub mod destination;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
