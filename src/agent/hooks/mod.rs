@@ -4,7 +4,10 @@
 //! blocks of the job and never look at the job itself.
 
 pub mod artifacts;
+pub mod checks;
 pub mod destination;
+mod http;
+pub mod services;
 pub mod templates;
 
 use std::collections::BTreeMap;

@@ -1,9 +1,7 @@
 //! HTTP downloads: one file, streamed to disk, resumed where the connection broke when the server allows it.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs::File;
-use std::io;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
@@ -21,6 +19,9 @@ use reqwest::header::IF_RANGE;
 use reqwest::header::RANGE;
 use reqwest::header::USER_AGENT;
 use url::Url;
+
+use crate::agent::hooks::http::describe;
+use crate::agent::hooks::http::install_tls;
 
 /// How often a broken download is continued before it counts as failed.
 const RESUME_MAX: usize = 5;
@@ -81,15 +82,14 @@ impl Request<'_> {
     }
 
     fn client(&self) -> Result<Client, String> {
-        // The first caller in the process installs it; the others find it installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_tls();
         Client::builder()
             .no_gzip()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(STALL_TIMEOUT)
             .tls_danger_accept_invalid_certs(self.insecure)
             .build()
-            .map_err(|error| describe(&error, self.url))
+            .map_err(|error| describe(&error, "GET", self.url))
     }
 
     async fn send(&self, client: &Client, extra: HeaderMap) -> Result<Response, String> {
@@ -104,7 +104,7 @@ impl Request<'_> {
         }
         headers.extend(extra);
         let request = client.get(self.url.clone()).headers(headers);
-        request.send().await.map_err(|error| describe(&error, self.url))
+        request.send().await.map_err(|error| describe(&error, "GET", self.url))
     }
 
     async fn save(&self, response: Response, file: &mut File, received: &mut u64) -> Result<(), Broken> {
@@ -114,7 +114,7 @@ impl Request<'_> {
         }
         let mut body = response.bytes_stream();
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| Broken::Connection(describe(&error, self.url)))?;
+            let chunk = chunk.map_err(|error| Broken::Connection(describe(&error, "GET", self.url)))?;
             *received += chunk.len() as u64;
             if *received > self.max_bytes {
                 return Err(too_large());
@@ -134,25 +134,4 @@ fn strong_tag(response: &Response) -> Option<HeaderValue> {
 fn rest_of(received: u64, tag: &HeaderValue) -> Result<HeaderMap, String> {
     let range = HeaderValue::from_str(&format!("bytes={received}-")).map_err(|error| error.to_string())?;
     Ok(HeaderMap::from_iter([(RANGE, range), (IF_RANGE, tag.clone())]))
-}
-
-/// In the form of Go's client: `Get "<url>": dial tcp 127.0.0.1:1: connect: connection refused`.
-fn describe(error: &reqwest::Error, url: &Url) -> String {
-    let at =
-        || format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(0));
-    let mut cause: &dyn Error = error;
-    let mut refused = false;
-    while let Some(next) = cause.source() {
-        cause = next;
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            refused |= error.kind() == io::ErrorKind::ConnectionRefused;
-        }
-    }
-    if refused {
-        format!("Get \"{url}\": dial tcp {}: connect: connection refused", at())
-    } else if error.is_connect() && error.is_timeout() {
-        format!("Get \"{url}\": dial tcp {}: i/o timeout", at())
-    } else {
-        format!("Get \"{url}\": {cause}")
-    }
 }

@@ -189,8 +189,11 @@ fn errors_are_in_the_words_of_consul_template() {
 
 #[test]
 fn a_missing_key_is_an_error_when_the_template_wants_that() {
-    for text in ["{{ with parseJSON \"{\\\"a\\\":1}\" }}{{ .zz }}{{ end }}", "{{ (nomadVar \"a/b\").zz }}", "{{ .zz }}"]
-    {
+    for text in [
+        "{{ with parseJSON \"{\\\"a\\\":1}\" }}{{ .zz }}{{ end }}",
+        "{{ (nomadVar \"a/b\").zz }}",
+        "{{ .zz }}",
+    ] {
         let error = rendered(text, true).unwrap_err();
         assert!(error.ends_with("map has no entry for key \"zz\""), "{error}");
     }
