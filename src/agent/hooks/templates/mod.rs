@@ -67,6 +67,13 @@ impl Drop for TemplateManager {
     }
 }
 
+/// Whether there is somebody to tell about what the first rendering changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    NotStarted,
+    Running,
+}
+
 /// A template ready to be rendered.
 struct Prepared {
     template: Template,
@@ -95,6 +102,28 @@ impl TemplateManager {
         context: TemplateContext,
         progress: HookProgress,
     ) -> Result<(TemplateManager, mpsc::Receiver<TemplateChange>), HookError> {
+        Self::begin(templates, context, progress, Task::NotStarted).await
+    }
+
+    /// As [`TemplateManager::start`], for a task that already runs, found again by a restarted agent: what changed
+    /// in the meantime is told to it.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub async fn resume(
+        templates: Vec<Template>,
+        context: TemplateContext,
+        progress: HookProgress,
+    ) -> Result<(TemplateManager, mpsc::Receiver<TemplateChange>), HookError> {
+        Self::begin(templates, context, progress, Task::Running).await
+    }
+
+    async fn begin(
+        templates: Vec<Template>,
+        context: TemplateContext,
+        progress: HookProgress,
+        task: Task,
+    ) -> Result<(TemplateManager, mpsc::Receiver<TemplateChange>), HookError> {
         let mut prepared = Vec::with_capacity(templates.len());
         for template in templates {
             prepared.push(prepare(template, &context.dirs)?);
@@ -102,10 +131,13 @@ impl TemplateManager {
         let environment_files = prepared.iter().filter(|each| each.template.envvars);
         let environment_files = environment_files.map(|each| each.destination.clone()).collect();
         let mut sources = Sources::new(&context);
-        first_render(&mut prepared, &mut sources, &progress).await?;
+        let rewritten = first_render(&mut prepared, &mut sources, &progress).await?;
         let (changes, receiver) = mpsc::channel(CHANGES_MAX);
         let dirs = context.dirs.clone();
-        let keeper = Keeper::new(prepared, sources, context.seed, changes);
+        let mut keeper = Keeper::new(prepared, sources, context.seed, changes);
+        if task == Task::Running {
+            keeper.tell_of(rewritten);
+        }
         let keeper = tokio::spawn(keeper.run());
         Ok((TemplateManager { environment_files, dirs, keeper }, receiver))
     }
@@ -240,24 +272,28 @@ impl Prepared {
     }
 }
 
-/// Renders every template once. A file is written as soon as it can be; the task waits for all of them.
+/// Renders every template once. A file is written as soon as it can be; the task waits for all of them. Returns the
+/// indexes of those whose file had to be written.
 async fn first_render(
     prepared: &mut [Prepared],
     sources: &mut Sources,
     progress: &HookProgress,
-) -> Result<(), HookError> {
+) -> Result<BTreeSet<usize>, HookError> {
+    let mut rewritten = BTreeSet::new();
     let mut said: Option<tokio::time::Instant> = None;
     let mut wait = RETRY_MIN;
     let mut rounds = 0;
     loop {
         let mut missing = BTreeSet::new();
-        for each in prepared.iter_mut().filter(|each| each.written.is_none()) {
-            if let Some(text) = each.render(sources, &mut missing)? {
-                each.write(text, &sources.dirs)?;
+        for (index, each) in prepared.iter_mut().enumerate().filter(|(_, each)| each.written.is_none()) {
+            if let Some(text) = each.render(sources, &mut missing)?
+                && each.write(text, &sources.dirs)?
+            {
+                rewritten.insert(index);
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return Ok(rewritten);
         }
         let found = sources.fetch(&missing).await?;
         if found.missing != missing && rounds < ROUNDS_MAX {

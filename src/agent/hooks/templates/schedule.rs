@@ -109,6 +109,7 @@ impl Keeper {
 
     async fn render(&mut self) -> bool {
         let now = Instant::now();
+        let mut written = BTreeSet::new();
         for index in 0..self.templates.len() {
             if self.due[index].is_none_or(|due| due.at > now) {
                 continue;
@@ -121,10 +122,10 @@ impl Keeper {
                 Err(error) => Err(error),
             };
             match rendered {
-                Ok(true) if each.template.change_mode != "noop" => {
-                    self.untold.insert(index);
+                Ok(true) => {
+                    written.insert(index);
                 }
-                Ok(_) => {}
+                Ok(false) => {}
                 Err(error) => {
                     let message = error.message;
                     let message = if message.starts_with("Template failed: ") {
@@ -138,12 +139,19 @@ impl Keeper {
                 }
             }
         }
+        self.tell_of(written);
+        true
+    }
+
+    /// Lets the task know, after a splay, that the files of these templates are new.
+    pub(super) fn tell_of(&mut self, written: BTreeSet<usize>) {
+        let heard = written.into_iter().filter(|index| self.templates[*index].template.change_mode != "noop");
+        self.untold.extend(heard);
         if !self.untold.is_empty() && self.tell_at.is_none() {
             let splays = self.untold.iter().map(|index| self.templates[*index].template.splay.to_std());
             let splay = splays.max().unwrap_or_default();
-            self.tell_at = Some(now + self.random.up_to(splay));
+            self.tell_at = Some(Instant::now() + self.random.up_to(splay));
         }
-        true
     }
 
     async fn tell(&mut self) -> bool {

@@ -20,6 +20,8 @@ use crate::drivers::TaskDirs;
 
 /// How often files that templates read are looked at.
 const FILE_POLL: Duration = Duration::from_secs(2);
+/// When a catalog that did not answer is asked again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Answers known so far, and where to get more.
 pub(super) struct Sources {
@@ -34,6 +36,8 @@ pub(super) struct Sources {
     /// The catalog's index that the oldest answer was read at.
     index: u64,
     files_read: Instant,
+    /// The catalog did not answer; it is asked again then.
+    retry_at: Option<Instant>,
 }
 
 /// What an attempt to fetch brought.
@@ -64,6 +68,7 @@ impl Sources {
             known: Arc::default(),
             index: 0,
             files_read: Instant::now(),
+            retry_at: None,
         }
     }
 
@@ -108,6 +113,7 @@ impl Sources {
                 }
                 Err(error) if error.recoverable => {
                     fetched.unreachable = true;
+                    self.retry_at = Some(Instant::now() + RETRY);
                     fetched.missing.insert(dependency.clone());
                 }
                 Err(error) => return Err(HookError::fatal(format!("Template failed: {error}"))),
@@ -160,8 +166,10 @@ impl Sources {
     pub(super) async fn wait(&self, used: &BTreeSet<Dependency>) -> Option<u64> {
         let files = used.iter().any(|each| matches!(each, Dependency::File(_)));
         let catalog = used.iter().any(|each| !matches!(each, Dependency::File(_)));
+        let again = self.retry_at.unwrap_or_else(Instant::now);
         tokio::select! {
             seen = self.catalog.changed(self.index), if catalog => Some(seen),
+            () = tokio::time::sleep_until(again), if self.retry_at.is_some() => Some(self.index),
             () = tokio::time::sleep_until(self.files_read + FILE_POLL), if files => None,
             else => std::future::pending().await,
         }
@@ -173,21 +181,29 @@ impl Sources {
         used: &BTreeSet<Dependency>,
         seen: Option<u64>,
     ) -> BTreeSet<Dependency> {
-        match seen {
-            Some(index) => self.index = index,
-            None => self.files_read = Instant::now(),
-        }
         let mut changed = BTreeSet::new();
+        let mut failed = false;
         for dependency in used {
             if matches!(dependency, Dependency::File(_)) != seen.is_none() {
                 continue;
             }
             // Errors leave the last answer in place: a task goes on with what it has.
-            let Ok(answer) = self.ask(dependency).await else { continue };
+            let Ok(answer) = self.ask(dependency).await else {
+                failed = true;
+                continue;
+            };
             if self.known.get(dependency) != Some(&answer) {
                 Arc::make_mut(&mut self.known).insert(dependency.clone(), answer);
                 changed.insert(dependency.clone());
             }
+        }
+        match seen {
+            Some(index) => {
+                // All was asked for after this index, so only later changes are news.
+                self.index = index;
+                self.retry_at = failed.then(|| Instant::now() + RETRY);
+            }
+            None => self.files_read = Instant::now(),
         }
         changed
     }

@@ -469,3 +469,34 @@ async fn a_template_that_breaks_later_ends_the_task() {
     assert!(text.starts_with("Template failed: (dynamic): execute: template: :1:"), "{text}");
     assert_eq!(changes.recv().await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_task_hears_only_of_what_changed_meanwhile() {
+    let setup = Setup::new();
+    let progress: HookProgress = Arc::new(|_: &str| {});
+    let signal = Template { change_mode: "signal".to_owned(), ..template(PORTS, "local/b") };
+    for (port, expected) in [(1, None), (1, None), (2, Some(TemplateChange::Signal("SIGHUP".to_owned())))] {
+        setup.catalog.set("redis", vec![service("redis", "h", port, &[])]);
+        let templates = vec![template("same", "local/a"), signal.clone()];
+        let (_manager, mut changes) = if setup.path("local/b").exists() {
+            TemplateManager::resume(templates, setup.context.clone(), progress.clone()).await.unwrap()
+        } else {
+            setup.start(templates).await.unwrap()
+        };
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(changes.try_recv().ok(), expected, "port {port}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_that_does_not_answer_is_asked_again() {
+    let setup = Setup::new();
+    let (_manager, mut changes) = setup.start(vec![template(PORTS, "local/a")]).await.unwrap();
+    *setup.catalog.unreachable.lock().unwrap() = true;
+    setup.catalog.set("redis", vec![service("redis", "h", 1, &[])]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(changes.try_recv().is_err());
+    *setup.catalog.unreachable.lock().unwrap() = false;
+    assert_eq!(changes.recv().await, Some(TemplateChange::Restart));
+    assert_eq!(setup.read("local/a"), "P=1\n");
+}
