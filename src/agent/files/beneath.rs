@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +33,7 @@ use nix::unistd::Gid;
 use nix::unistd::Uid;
 use nix::unistd::UnlinkatFlags;
 use nix::unistd::fchown;
+use nix::unistd::fchownat;
 use nix::unistd::linkat;
 use nix::unistd::symlinkat;
 use nix::unistd::unlinkat;
@@ -239,6 +241,28 @@ impl Directory {
     pub fn link(&self, name: &OsStr, other: &Directory, from: &OsStr) -> io::Result<()> {
         self.remove(name)?;
         Ok(linkat(other.fd.as_fd(), from, self.fd.as_fd(), name, AtFlags::empty())?)
+    }
+
+    /// Gives `relative` and everything below it to an owner. Links change hands themselves, they are not followed.
+    ///
+    /// # Errors
+    /// Those of opening and changing.
+    pub fn chown_all(&self, relative: &Path, uid: u32, gid: u32) -> io::Result<()> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        let plain = plain(relative)?;
+        let Some(name) = plain.file_name() else { return Err(escape()) };
+        let parent = self.directory(plain.parent().unwrap_or(Path::new("")), Links::Inside)?;
+        let mut pending = vec![(Rc::new(parent), name.to_owned())];
+        while let Some((parent, name)) = pending.pop() {
+            fchownat(parent.fd.as_fd(), name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            // Not a directory, or gone: then there is nothing below it.
+            let Ok(directory) = parent.directory(Path::new(&name), Links::Refuse) else { continue };
+            let directory = Rc::new(directory);
+            for entry in std::fs::read_dir(directory.as_path())? {
+                pending.push((directory.clone(), entry?.file_name()));
+            }
+        }
+        Ok(())
     }
 
     fn remove(&self, name: &OsStr) -> io::Result<()> {

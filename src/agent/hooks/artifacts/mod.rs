@@ -107,7 +107,8 @@ async fn fetch_text(
         }
     }
     if artifact.chown && !options.user.is_empty() {
-        chown(dirs.alloc.join(&place), options.user.clone()).await?;
+        let alloc = Directory::open(&dirs.alloc).map_err(|error| error.to_string())?;
+        chown(alloc, place, options.user.clone()).await?;
     }
     Ok(())
 }
@@ -199,27 +200,17 @@ fn install_blocking(
     }
 }
 
-/// Gives everything below `path` to `user`.
-async fn chown(path: PathBuf, user: String) -> Result<(), String> {
+/// Gives the destination and everything below it to `user`.
+async fn chown(alloc: Directory, place: PathBuf, user: String) -> Result<(), String> {
     let work = move || {
         let user = match nix::unistd::User::from_name(&user) {
             Ok(Some(user)) => user,
             Ok(None) => return Err(format!("failed to chown: user: unknown user {user}")),
             Err(error) => return Err(format!("failed to chown: {error}")),
         };
-        let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-        let mut pending = vec![path];
-        while let Some(path) = pending.pop() {
-            // Links themselves change hands, not what they point at.
-            std::os::unix::fs::lchown(&path, Some(uid), Some(gid))
-                .map_err(|error| format!("failed to chown {}: {error}", path.display()))?;
-            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                let entries =
-                    std::fs::read_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-                pending.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
-            }
-        }
-        Ok(())
+        alloc
+            .chown_all(&place, user.uid.as_raw(), user.gid.as_raw())
+            .map_err(|error| format!("failed to chown {}: {error}", place.display()))
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("failed to chown: {error}"))?
 }

@@ -126,8 +126,11 @@ fn with_options(url: &str, options: &[(&str, &str)]) -> Artifact {
     Artifact { getter_options: options, ..artifact(url) }
 }
 
+/// Name, kind, content or target, mode.
+type TarEntry<'a> = (&'a str, tar::EntryType, &'a str, u32);
+
 /// A tar whose headers are written raw, so that names may be as bad as an attacker likes.
-fn tar_of(entries: &[(&str, tar::EntryType, &str, u32)]) -> Vec<u8> {
+fn tar_of(entries: &[TarEntry]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind, content, mode) in entries {
         let mut header = tar::Header::new_gnu();
@@ -212,7 +215,7 @@ async fn archives_cannot_write_outside() {
     use tar::EntryType::Link;
     use tar::EntryType::Regular;
     use tar::EntryType::Symlink;
-    let cases: Vec<(&str, Vec<(&str, tar::EntryType, &str, u32)>)> = vec![
+    let cases: Vec<(&str, Vec<TarEntry>)> = vec![
         ("entry contains '..': ../../../evil", vec![("../../../evil", Regular, "x", 0o644)]),
         ("entry contains '..': a/../../evil", vec![("a/../../evil", Regular, "x", 0o644)]),
         ("entry \"/tmp/evil\" has an absolute path", vec![("/tmp/evil", Regular, "x", 0o644)]),
