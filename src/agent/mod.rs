@@ -5,13 +5,21 @@
 
 mod assignments;
 pub mod dice;
+pub mod dirs;
+pub mod env;
+pub mod events;
+pub mod expand;
 pub mod fake;
+pub mod files;
+pub mod health;
 pub mod hooks;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+pub mod lifecycle;
 pub mod register;
 pub mod report;
+pub mod restart;
 #[cfg(test)]
 mod tests;
 pub mod workload;
