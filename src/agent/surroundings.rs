@@ -1,0 +1,81 @@
+//! The seam between task runners and hooks, so that runners can be tried without network or templates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::agent::hooks::ArtifactOptions;
+use crate::agent::hooks::CheckHealth;
+use crate::agent::hooks::CheckRestartRequest;
+use crate::agent::hooks::HookError;
+use crate::agent::hooks::HookProgress;
+use crate::agent::hooks::ServiceContext;
+use crate::agent::hooks::ServiceSink;
+use crate::agent::hooks::TemplateChange;
+use crate::agent::hooks::TemplateContext;
+use crate::drivers::TaskDirs;
+use crate::model::service::CheckResult;
+use crate::model::service::Service;
+use crate::model::task::Artifact;
+use crate::model::task::Template;
+
+/// What is prepared around a task. See `hooks` for what each call promises.
+#[async_trait]
+pub trait Surroundings: Send + Sync + 'static {
+    /// Downloads one artifact.
+    ///
+    /// # Errors
+    /// In words for an event.
+    async fn fetch(
+        &self,
+        artifact: &Artifact,
+        dirs: &TaskDirs,
+        options: &ArtifactOptions,
+        progress: &HookProgress,
+    ) -> Result<(), HookError>;
+
+    /// Renders all templates once and keeps them up.
+    ///
+    /// # Errors
+    /// In words for an event.
+    async fn start_templates(
+        &self,
+        templates: Vec<Template>,
+        context: TemplateContext,
+        progress: HookProgress,
+    ) -> Result<(Box<dyn Templates>, mpsc::Receiver<TemplateChange>), HookError>;
+
+    /// Registers services and runs their checks.
+    fn start_services(
+        &self,
+        context: ServiceContext,
+        services: Vec<Service>,
+        sink: Arc<dyn ServiceSink>,
+        restarts: mpsc::Sender<CheckRestartRequest>,
+    ) -> Box<dyn Services>;
+}
+
+/// Templates at work; dropping ends them.
+pub trait Templates: Send + Sync {
+    /// Variables from files of templates with `envvars`, read anew.
+    ///
+    /// # Errors
+    /// In words for an event.
+    fn env(&self) -> Result<BTreeMap<String, String>, HookError>;
+}
+
+/// Registered services; dropping ends checks and leaves registrations.
+pub trait Services: Send + Sync {
+    /// New addresses or blocks.
+    fn update(&self, context: ServiceContext, services: Vec<Service>);
+    /// Grace periods begin anew.
+    fn task_restarted(&self);
+    /// Removes all registrations.
+    fn deregister(&self);
+    /// How the checks stand.
+    fn health(&self) -> CheckHealth;
+    /// Newest result of each check, by check id.
+    fn results(&self) -> BTreeMap<String, CheckResult>;
+}
