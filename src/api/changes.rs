@@ -33,9 +33,9 @@ impl Changes {
         let changes = std::sync::Arc::new(Self::default());
         let follower = std::sync::Arc::downgrade(&changes);
         mirror.listen(Box::new(move |state, dirty| {
-            if let Some(changes) = follower.upgrade() {
-                changes.note(state, dirty);
-            }
+            let Some(changes) = follower.upgrade() else { return false };
+            changes.note(state, dirty);
+            true
         }));
         changes
     }

@@ -53,7 +53,7 @@ use crate::model::time::Time;
 use crate::store::Revision;
 use crate::store::SharedStore;
 use crate::store::key::Keys;
-use crate::telemetry::Metrics;
+use crate::telemetry;
 
 /// How long a read waits for the mirror to reach the store's revision before it gives up.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
@@ -72,7 +72,6 @@ pub struct ApiContext {
     pub local: Option<Arc<dyn LocalAgent>>,
     /// Answers `job plan`.
     pub planner: Arc<dyn DryRun>,
-    pub metrics: Arc<Metrics>,
     pub config: ApiConfig,
 }
 
@@ -160,7 +159,7 @@ impl Api {
                 )
             }
         };
-        self.context.metrics.request(&method, reply.status().as_u16(), started.elapsed());
+        telemetry::observe_request(&method, reply.status().as_u16(), started.elapsed());
         reply
     }
 

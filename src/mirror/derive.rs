@@ -64,18 +64,17 @@ pub fn job_state(state: &State, id: &JobId, job: &Job) -> JobState {
     }
 }
 
-/// True once a version was proven healthy: by a user's word (intent `stable/<version>`), else by its deployment.
+/// Key in the value of a version by which a user declared it stable or not. It stands in the copy among the older
+/// versions even for the current one, so that neither its specification nor its index changes.
+pub const DECLARED_STABLE: &str = "DeclaredStable";
+
+/// True once a version was proven healthy: by a user's word, else by its deployment.
 pub fn is_stable(state: &State, id: &JobId, version: u64) -> bool {
-    let said = state.intents.get(id).and_then(|intents| intents.get(&stable_intent(version)));
-    if let Some(said) = said.and_then(|intent| intent.value.get("Stable")?.as_bool()) {
+    let copy = state.versions.get(id).and_then(|versions| versions.get(&version));
+    if let Some(said) = copy.and_then(|copy| copy.value.unknown.get(DECLARED_STABLE)?.as_bool()) {
         return said;
     }
     state.statuses.get(id).is_some_and(|status| status.value.stable_versions.contains(&version))
-}
-
-/// Name of the intent by which a user declares a version stable or not: `{"Stable": bool}`, kept.
-pub fn stable_intent(version: u64) -> String {
-    format!("stable/{version}")
 }
 
 /// Name of the intent by which a user sets the health of a deployment's allocations:
@@ -103,7 +102,10 @@ pub fn alloc_health(state: &State, id: AllocId, entry: &AllocEntry) -> Option<bo
             return Some(true);
         }
     }
-    entry.report.as_ref()?.value.deployment_status.as_ref()?.healthy
+    let verdict = entry.report.as_ref()?.value.deployment_status.as_ref()?;
+    // An allocation that joined a newer deployment is judged anew there.
+    let is_about_it = verdict.deployment_id.is_none() || verdict.deployment_id == desired.value.deployment_id;
+    if is_about_it { verdict.healthy } else { None }
 }
 
 /// Counters of one group in a deployment.

@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod etcd;
 pub mod key;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -131,6 +132,11 @@ impl Guard {
     }
 }
 
+/// Bytes that a step or guard takes in a request besides keys and values, at most.
+const STEP_OVERHEAD: usize = 32;
+/// Bytes that a transaction takes besides its steps and guards, at most.
+const TXN_OVERHEAD: usize = 64;
+
 /// A step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -153,8 +159,8 @@ impl Op {
     /// Bytes that the step adds to a request.
     pub fn size(&self) -> usize {
         match self {
-            Self::Put { key, value, .. } => key.len() + value.len() + 16,
-            Self::Delete(range) | Self::Get(range) => range.bounds().0.len() * 2 + 16,
+            Self::Put { key, value, .. } => key.len() + value.len() + STEP_OVERHEAD,
+            Self::Delete(range) | Self::Get(range) => range.bounds().0.len() * 2 + STEP_OVERHEAD,
         }
     }
 }
@@ -179,6 +185,35 @@ impl Txn {
         self.then.push(op);
         self
     }
+
+    /// Bytes of the request, at most.
+    pub fn size(&self) -> usize {
+        let guards: usize = self.guards.iter().map(|guard| guard.key().len() + STEP_OVERHEAD).sum();
+        let steps: usize = self.then.iter().chain(&self.otherwise).map(Op::size).sum();
+        guards + steps + TXN_OVERHEAD
+    }
+
+    /// True if neither branch writes.
+    pub fn is_read_only(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).all(|op| matches!(op, Op::Get(_)))
+    }
+
+    /// A key that one branch writes twice, or writes and deletes, which a store refuses.
+    pub fn duplicate_key(&self) -> Option<&str> {
+        duplicate_key(&self.then).or_else(|| duplicate_key(&self.otherwise))
+    }
+}
+
+fn duplicate_key(ops: &[Op]) -> Option<&str> {
+    let deletes = || ops.iter().filter_map(|op| if let Op::Delete(range) = op { Some(range) } else { None });
+    let mut written = BTreeSet::new();
+    for op in ops {
+        let Op::Put { key, .. } = op else { continue };
+        if !written.insert(key.as_str()) || deletes().any(|range| range.contains(key)) {
+            return Some(key);
+        }
+    }
+    None
 }
 
 /// What became of a transaction.

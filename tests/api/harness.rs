@@ -27,12 +27,10 @@ use herder::model::time::Time;
 use herder::store::Op;
 use herder::store::Revision;
 use herder::store::SharedStore;
-use herder::store::Store;
 use herder::store::Txn;
 use herder::store::embedded::EmbeddedStore;
 use herder::store::key::Key;
 use herder::store::key::Keys;
-use herder::telemetry::Metrics;
 use http::HeaderMap;
 use http::Request;
 use http::StatusCode;
@@ -113,7 +111,6 @@ impl Cluster {
             },
             local: None,
             planner: Arc::new(PlaceAll),
-            metrics: Arc::new(Metrics::default()),
             config: ApiConfig::default(),
         };
         change(&mut context);

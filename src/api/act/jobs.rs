@@ -41,7 +41,7 @@ pub(in crate::api) fn job_of(api: &Api, call: &Call, fields: &Fields) -> Result<
     if Fields::of(value.clone()).get("ID").is_none() {
         return Err(ApiError::bad_request("Job ID hasn't been provided"));
     }
-    let mut job = admission::decode(value.clone())?;
+    let mut job = admission::decode(value)?;
     let first =
         |texts: [&str; 4]| texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default().to_owned();
     job.namespace = first([

@@ -5,6 +5,8 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::api::read::nodes::BUILT_IN_POOLS;
+use crate::jobspec;
+use crate::jobspec::Defaults;
 use crate::model::id::DEFAULT_NAMESPACE;
 use crate::model::job::Job;
 
@@ -12,19 +14,30 @@ use crate::model::job::Job;
 ///
 /// # Errors
 /// 400 with what is wrong.
-pub fn decode(value: Value) -> Result<Job, ApiError> {
-    serde_json::from_value(value).map_err(|error| ApiError::bad_request(format!("json: {error}")))
+pub fn decode(value: &Value) -> Result<Job, ApiError> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| ApiError::bad_request(format!("job cannot be read: {error}")))?;
+    let mut job = jobspec::decode_json(&bytes).map_err(ApiError::bad_request)?;
+    // What only the server says about a job.
+    job.purge = false;
+    job.status.clear();
+    job.status_description.clear();
+    job.stable = false;
+    job.version_tag = None;
+    Ok(job)
 }
 
-/// Fills the defaults in and checks everything; returns warnings.
-///
-/// # Errors
-/// 500 with all problems, as Nomad does.
-pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
-    let mut problems = Vec::new();
-    if job.region.is_empty() || job.region == "global" {
-        job.region.clone_from(&api.context.region);
-    }
+/// What a job gets in this cluster where it says nothing.
+pub fn defaults(api: &Api) -> Defaults {
+    Defaults { region: api.context.region.clone(), ..Defaults::default() }
+}
+
+/// The problems and warnings of a job, after its defaults were filled in.
+pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
+    let mut warnings = jobspec::canonicalize(job, &defaults(api));
+    let validation = jobspec::validate(job);
+    warnings.extend(validation.warnings);
+    let mut problems = validation.errors;
     let state = api.context.mirror.read();
     if job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace) {
         problems.push(format!("job {:?} is in nonexistent namespace {:?}", job.id, job.namespace));
@@ -33,16 +46,24 @@ pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
     if !is_built_in && !state.pools.contains_key(&job.node_pool) {
         problems.push(format!("job {:?} is in nonexistent node pool {:?}", job.id, job.node_pool));
     }
-    if problems.is_empty() { Ok(Vec::new()) } else { Err(ApiError::internal(problems_text(&problems))) }
+    (problems, warnings)
+}
+
+/// Fills the defaults in and checks everything; returns warnings.
+///
+/// # Errors
+/// 500 with all problems, as Nomad does.
+pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
+    let (problems, warnings) = examine(api, job);
+    if problems.is_empty() { Ok(warnings) } else { Err(ApiError::internal(problems_text(&problems))) }
 }
 
 /// Refuses changes that a job cannot go through.
 ///
 /// # Errors
-/// 500 with Nomad's texts.
+/// 500 with the reason.
 pub fn check_update(old: &Job, new: &Job) -> Result<(), ApiError> {
-    let _ = (old, new);
-    Ok(())
+    jobspec::check_update(old, new).map_err(|why| ApiError::internal(problems_text(&[why])))
 }
 
 /// Several problems in one text, as Go's multierror writes them.
@@ -53,15 +74,4 @@ pub fn problems_text(problems: &[String]) -> String {
     };
     let lines: String = problems.iter().map(|problem| format!("\n\t* {problem}")).collect();
     format!("{count}{lines}\n\n")
-}
-
-/// Warnings in one text; empty if there are none.
-pub fn warnings_text(warnings: &[String]) -> String {
-    let count = match warnings.len() {
-        0 => return String::new(),
-        1 => "1 warning:\n".to_owned(),
-        many => format!("{many} warnings:\n"),
-    };
-    let lines: String = warnings.iter().map(|warning| format!("\n* {warning}")).collect();
-    format!("{count}{lines}")
 }

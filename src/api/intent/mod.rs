@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Api;
 use super::error::ApiError;
+use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::derive::is_stable;
 use crate::model::evaluation::EvalStatus;
 use crate::model::evaluation::Evaluation;
@@ -166,12 +167,24 @@ pub(super) fn replace(api: &Api, current: &Current, next: &mut Job) -> Result<Re
     let put = put(api, &Key::Job(id.clone()), next)?;
     let Some(replaced) = replaced else { return Ok(Replacement { keep: None, put, prune: Vec::new() }) };
     let mut kept = replaced.clone();
+    // What users said of the current version stands in a copy of it.
+    if let Some(copy) = copy_of(api, &id, kept.version) {
+        kept.version_tag.clone_from(&copy.version_tag);
+        let declared = copy.unknown.get(DECLARED_STABLE).cloned();
+        kept.unknown.extend(declared.map(|said| (DECLARED_STABLE.to_owned(), said)));
+    }
     // An older version remembers the indexes that its key had.
     kept.create_index = u64::try_from(current.created).unwrap_or(0);
     kept.job_modify_index = u64::try_from(current.revision).unwrap_or(0);
     kept.seal();
     let keep = self::put(api, &Key::Version(id.clone(), kept.version), &kept)?;
     Ok(Replacement { keep: Some(keep), put, prune: prune(api, &id, kept.version) })
+}
+
+/// The copy of a version among the older versions.
+fn copy_of(api: &Api, id: &JobId, version: u64) -> Option<std::sync::Arc<Job>> {
+    let state = api.context.mirror.read();
+    Some(state.versions.get(id)?.get(&version)?.value.clone())
 }
 
 /// Deletes the oldest untagged versions beyond the limit, but never the newest stable one. `kept` is about to join

@@ -18,6 +18,7 @@ use super::replace;
 use super::too_busy;
 use crate::api::Api;
 use crate::api::error::ApiError;
+use crate::jobspec;
 use crate::model::evaluation::trigger;
 use crate::model::id::JobId;
 use crate::model::job::Job;
@@ -72,7 +73,7 @@ pub async fn register(api: &Api, mut job: Job, options: &RegisterOptions) -> Res
     let id = job.job_id();
     for _ in 0..ATTEMPTS {
         if let Some(written) = try_register(api, job.clone(), options, submission).await? {
-            return Ok(Written { warnings: admission::warnings_text(&warnings), ..written });
+            return Ok(Written { warnings: jobspec::warnings_text(&warnings), ..written });
         }
     }
     Err(too_busy(format_args!("job {:?}", id.id)))

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::index;
 use crate::mirror::derive::ChildrenSummary;
+use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::derive::GroupSummary;
 use crate::mirror::derive::children_summary;
 use crate::mirror::derive::is_stable;
@@ -39,6 +40,11 @@ pub fn job(state: &State, id: &JobId, stored: &Stored<Job>) -> Job {
         job.job_modify_index = index(stored.modified);
     }
     job.modify_index = job.job_modify_index;
+    let copy = state.versions.get(id).and_then(|versions| versions.get(&job.version));
+    if let Some(tag) = copy.and_then(|copy| copy.value.version_tag.clone()) {
+        job.version_tag = Some(tag);
+    }
+    job.unknown.remove(DECLARED_STABLE);
     job.update.get_or_insert_with(UpdateStrategy::default);
     job.consul_token.clear();
     job.vault_token.clear();
