@@ -285,3 +285,6 @@ impl Field<'_> {
         text.to_uppercase()
     }
 }
+
+#[cfg(test)]
+mod tests;
