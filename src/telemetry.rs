@@ -23,6 +23,8 @@ struct Metrics {
     commits: IntCounter,
     commit_ops: IntCounter,
     leader: Gauge,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -50,18 +52,32 @@ impl Metrics {
             IntCounter::new("herder_commit_ops_total", "operations in transactions of controllers")
                 .expect("constant");
         let leader = Gauge::new("herder_leader", "1 while this server leads").expect("constant");
-        let metrics = Self { registry, passes, pass_errors, commits, commit_ops, leader };
+        let requests = IntCounterVec::new(
+            Opts::new("herder_http_requests_total", "answered requests of the HTTP API"),
+            &["method", "status"],
+        )
+        .expect("constant options");
+        let request_seconds = HistogramVec::new(
+            HistogramOpts::new("herder_http_request_seconds", "time to the first byte, blocking included")
+                .buckets(SECONDS.to_vec()),
+            &["method"],
+        )
+        .expect("constant options");
+        let metrics =
+            Self { registry, passes, pass_errors, commits, commit_ops, leader, requests, request_seconds };
         metrics.register();
         metrics
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 5] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
             Box::new(self.passes.clone()),
             Box::new(self.pass_errors.clone()),
             Box::new(self.commits.clone()),
             Box::new(self.commit_ops.clone()),
             Box::new(self.leader.clone()),
+            Box::new(self.requests.clone()),
+            Box::new(self.request_seconds.clone()),
         ];
         for collector in collectors {
             self.registry.register(collector).expect("each name is registered once");
@@ -86,6 +102,17 @@ pub fn observe_commit(ops: usize) {
 /// This server began or ceased to lead.
 pub fn observe_leadership(leads: bool) {
     METRICS.leader.set(f64::from(u8::from(leads)));
+}
+
+/// The HTTP API answered a request.
+pub fn observe_request(method: &http::Method, status: u16, took: Duration) {
+    // Only the verbs that routes know, so that nobody can fill the registry with invented ones.
+    let method = match method.as_str() {
+        known @ ("GET" | "PUT" | "POST" | "DELETE") => known,
+        _ => "other",
+    };
+    METRICS.requests.with_label_values(&[method, &status.to_string()]).inc();
+    METRICS.request_seconds.with_label_values(&[method]).observe(took.as_secs_f64());
 }
 
 /// The registry that everything is exported from; others may add their own collectors.

@@ -3,6 +3,8 @@
 //! One watcher feeds it in revision order, so readers get a consistent view across all kinds of object. Listeners
 //! are told which keys changed, never what changed in them, and run while the state is locked at that revision.
 
+pub mod derive;
+pub mod dry_run;
 pub mod state;
 pub mod watcher;
 
