@@ -12,6 +12,7 @@ pub mod env;
 pub mod events;
 pub mod expand;
 pub mod fake;
+pub mod files;
 pub mod gc;
 pub mod health;
 pub mod hooks;

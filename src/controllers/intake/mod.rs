@@ -159,7 +159,13 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
         &mut job,
         &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() },
     );
-    //INTERIM
+    let validation = jobspec::validate(&job);
+    if let Some(text) = validation.error_text() {
+        return Err(text);
+    }
+    if let Some(current) = view.current.as_ref().filter(|current| !current.value.purge) {
+        jobspec::check_update(&current.value, &job)?;
+    }
     Ok(job)
 }
 
