@@ -1,6 +1,7 @@
 //! Jobs: the right number of allocations of the right version on the right nodes.
 
 pub mod decide;
+pub mod dry_run;
 pub mod plan;
 pub mod record;
 pub mod reschedule;
