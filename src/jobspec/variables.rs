@@ -18,6 +18,8 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::hcl_json;
+use super::json;
 use super::scope::Scope;
 use super::syntax;
 
@@ -343,7 +345,7 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
         }
     }
     for (file, text) in &given.files {
-        match syntax::parse(file, text) {
+        match parse_file(file, text) {
             Ok(parsed) => assign_file(decoder, declared, &parsed, given),
             Err(problems) => decoder.diagnostics.0.extend(problems.0),
         }
@@ -358,6 +360,21 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
             None => undeclared(decoder, given, "Undefined -var variable", name, None),
         }
     }
+}
+
+/// A file of variables, in HCL or in JSON.
+fn parse_file(name: &str, text: &str) -> Result<syntax::Syntax, Diagnostics> {
+    if !text.trim_start().starts_with('{') {
+        return syntax::parse(name, text);
+    }
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let value = json::parse(text).map_err(|failure| {
+        let span = failure.offset..failure.offset + 1;
+        Diagnostic::at(&source, span, "Invalid JSON", failure.message)
+    })?;
+    let body = hcl_json::assignments(&value);
+    let body = body.map_err(|why| Diagnostic::at(&source, 0..1, "Invalid variable name", why))?;
+    Ok(syntax::Syntax { body, source, warnings: Vec::new() })
 }
 
 fn undeclared(
