@@ -258,7 +258,7 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     for (name, variable) in &declared {
         validate(decoder, name, variable, scope);
     }
-    locals(decoder, body, scope);
+    locals(decoder, body, given, scope);
 }
 
 fn insert<'a>(
@@ -523,8 +523,21 @@ fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &
     }
 }
 
+/// Locals that refer to each other can grow with every reference; a server stops at this size.
+const MAX_LOCAL_BYTES: usize = 64 * 1024;
+
+/// Roughly the bytes of a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + items.len(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+        _ => 8,
+    }
+}
+
 /// Evaluates locals in whatever order their references need.
-fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
+fn locals(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
     let mut pending: BTreeMap<&str, &Expression> = BTreeMap::new();
     for block in body.get_blocks("locals") {
         for attribute in block.body.attributes() {
@@ -542,7 +555,12 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
             break;
         }
         for (name, value) in ready {
-            pending.remove(name);
+            let Some(expression) = pending.remove(name) else { continue };
+            if !given.filesystem && size(&value) > MAX_LOCAL_BYTES {
+                let detail = format!("The value of local.{name} is larger than {MAX_LOCAL_BYTES} bytes.");
+                decoder.error(expression_span(expression), "Local value too large", detail);
+                continue;
+            }
             values.insert(name.to_owned(), value);
         }
         scope.declare("local", Value::Object(values.clone()));
