@@ -48,9 +48,13 @@ const DEFAULT_AUDIENCE: &str = "nomadproject.io";
 pub fn canonicalize(job: &mut Job, cluster: &Defaults) -> Vec<String> {
     let mut warnings = Vec::new();
     let kind = job.job_type();
+    let update = job.update.clone().filter(|update| !update.health_check.is_empty());
     canonicalize_job(job, kind, cluster);
     let (job_id, namespace) = (job.id.clone(), job.namespace.clone());
     for group in &mut job.task_groups {
+        if group.update.is_none() {
+            group.update.clone_from(&update);
+        }
         canonicalize_group(group, kind);
         let group_name = group.name.clone();
         for service in &mut group.services {

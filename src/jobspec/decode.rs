@@ -32,7 +32,12 @@ pub(super) struct Decoder {
     pub(super) tolerant: bool,
     /// The file is in JSON syntax: maps in driver options stay maps.
     pub(super) is_json: bool,
+    /// Blocks that dynamic blocks made so far.
+    pub(super) expanded: usize,
 }
+
+/// Nested dynamic blocks multiply; a file that makes more than this is refused.
+const MAX_EXPANDED: usize = 50_000;
 
 /// Where blocks of one body were first seen, for duplicates.
 type Seen = BTreeMap<&'static str, Range<usize>>;
@@ -272,6 +277,15 @@ impl Decoder {
             return;
         };
         for (key, value) in pairs {
+            self.expanded += 1;
+            if self.expanded >= MAX_EXPANDED {
+                // Said once; the blocks that follow are passed over.
+                if self.expanded == MAX_EXPANDED {
+                    let detail = format!("Dynamic blocks make more than {MAX_EXPANDED} blocks.");
+                    self.error(expression_span(&for_each.value), "Too many dynamic blocks", detail);
+                }
+                return;
+            }
             let mut inner = scope.clone();
             let symbol = [("key".to_owned(), key), ("value".to_owned(), value)];
             inner.declare(&iterator, hcl::Value::Object(symbol.into_iter().collect()));

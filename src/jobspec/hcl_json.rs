@@ -49,6 +49,14 @@ pub(super) fn body(value: &Value) -> Result<Body, String> {
     Ok(out)
 }
 
+/// The body of a file of variables: an object of values.
+///
+/// # Errors
+/// When a key is not a name.
+pub(super) fn assignments(value: &Value) -> Result<Body, String> {
+    plain_block("values", value).map(|block| block.body)
+}
+
 fn variable(value: &Value) -> Result<Body, String> {
     let mut out = Body::new();
     for (key, value) in value.as_object().into_iter().flatten() {

@@ -132,7 +132,7 @@ static KNOWN: LazyLock<Value> = LazyLock::new(|| {
     set(&mut job, "Migrate", names::<MigrateStrategy>());
     set(&mut job, "Periodic", names::<PeriodicConfig>());
     set(&mut job, "ParameterizedJob", names::<ParameterizedConfig>());
-    set(&mut job, "Meta", json!({}));
+    set(&mut job, "Meta", texts());
     set(&mut job, "VersionTag", names::<VersionTag>());
     set(&mut job, "UI", json!({"Description": null, "Links": [{"Label": null, "Url": null}]}));
     job
@@ -140,6 +140,11 @@ static KNOWN: LazyLock<Value> = LazyLock::new(|| {
 
 fn names<T: Serialize + Default>() -> Value {
     serde_json::to_value(T::default()).unwrap_or_default()
+}
+
+/// A map of the user that holds texts; an entry that is null counts as absent.
+fn texts() -> Value {
+    json!({ ANY: "" })
 }
 
 fn set(object: &mut Value, key: &str, value: Value) {
@@ -171,7 +176,7 @@ fn group() -> Value {
     set(&mut group, "Scaling", scaling());
     set(&mut group, "Consul", consul());
     set(&mut group, "Tasks", json!([task()]));
-    set(&mut group, "Meta", json!({}));
+    set(&mut group, "Meta", texts());
     group
 }
 
@@ -188,11 +193,12 @@ fn task() -> Value {
     set(&mut template, "ChangeScript", names::<ChangeScript>());
     set(&mut template, "Wait", names::<WaitConfig>());
     let mut artifact = names::<Artifact>();
-    set(&mut artifact, "GetterOptions", json!({}));
-    set(&mut artifact, "GetterHeaders", json!({}));
+    set(&mut artifact, "GetterOptions", texts());
+    set(&mut artifact, "GetterHeaders", texts());
     let mut task = names::<Task>();
-    for free in ["Config", "Env", "Meta"] {
-        set(&mut task, free, json!({}));
+    set(&mut task, "Config", json!({}));
+    for key in ["Env", "Meta"] {
+        set(&mut task, key, texts());
     }
     set(&mut task, "Services", json!([service()]));
     set(&mut task, "Templates", json!([template]));
@@ -238,7 +244,7 @@ fn network() -> Value {
         json!({"Label": null, "Value": null, "To": null, "HostNetwork": null, "IgnoreCollision": null});
     json!({
         "Mode": null, "Device": null, "CIDR": null, "IP": null, "Hostname": null, "MBits": null,
-        "DNS": names::<DnsConfig>(), "ReservedPorts": [port], "DynamicPorts": [port], "CNI": {"Args": {}},
+        "DNS": names::<DnsConfig>(), "ReservedPorts": [port], "DynamicPorts": [port], "CNI": {"Args": texts()},
     })
 }
 
@@ -250,8 +256,8 @@ fn service() -> Value {
     set(&mut service, "Checks", json!([check]));
     set(&mut service, "Weights", names::<ServiceWeights>());
     set(&mut service, "Identity", names::<WorkloadIdentity>());
-    for free in ["Meta", "CanaryMeta", "TaggedAddresses"] {
-        set(&mut service, free, json!({}));
+    for key in ["Meta", "CanaryMeta", "TaggedAddresses"] {
+        set(&mut service, key, texts());
     }
     service
 }

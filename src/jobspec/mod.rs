@@ -88,7 +88,7 @@ pub fn parse(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
 fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Result<Parsed, Diagnostics> {
     let tolerant = !syntax.warnings.is_empty();
     let diagnostics = Diagnostics(syntax.warnings);
-    let mut decoder = decode::Decoder { source: syntax.source, diagnostics, tolerant, is_json };
+    let mut decoder = decode::Decoder { source: syntax.source, diagnostics, tolerant, is_json, expanded: 0 };
     let mut scope = scope::Scope::new(variables.filesystem);
     variables::declare(&mut decoder, &syntax.body, variables, &mut scope);
     let raw = decode_job(&mut decoder, &syntax.body, &scope);

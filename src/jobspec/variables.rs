@@ -18,6 +18,8 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::hcl_json;
+use super::json;
 use super::scope::Scope;
 use super::syntax;
 
@@ -256,7 +258,7 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     for (name, variable) in &declared {
         validate(decoder, name, variable, scope);
     }
-    locals(decoder, body, scope);
+    locals(decoder, body, given, scope);
 }
 
 fn insert<'a>(
@@ -343,7 +345,7 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
         }
     }
     for (file, text) in &given.files {
-        match syntax::parse(file, text) {
+        match parse_file(file, text) {
             Ok(parsed) => assign_file(decoder, declared, &parsed, given),
             Err(problems) => decoder.diagnostics.0.extend(problems.0),
         }
@@ -358,6 +360,21 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
             None => undeclared(decoder, given, "Undefined -var variable", name, None),
         }
     }
+}
+
+/// A file of variables, in HCL or in JSON.
+fn parse_file(name: &str, text: &str) -> Result<syntax::Syntax, Diagnostics> {
+    if !text.trim_start().starts_with('{') {
+        return syntax::parse(name, text);
+    }
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let value = json::parse(text).map_err(|failure| {
+        let span = failure.offset..failure.offset + 1;
+        Diagnostic::at(&source, span, "Invalid JSON", failure.message)
+    })?;
+    let body = hcl_json::assignments(&value);
+    let body = body.map_err(|why| Diagnostic::at(&source, 0..1, "Invalid variable name", why))?;
+    Ok(syntax::Syntax { body, source, warnings: Vec::new() })
 }
 
 fn undeclared(
@@ -506,8 +523,21 @@ fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &
     }
 }
 
+/// Locals that refer to each other can grow with every reference; a server stops at this size.
+const MAX_LOCAL_BYTES: usize = 64 * 1024;
+
+/// Roughly the bytes of a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + items.len(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+        _ => 8,
+    }
+}
+
 /// Evaluates locals in whatever order their references need.
-fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
+fn locals(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
     let mut pending: BTreeMap<&str, &Expression> = BTreeMap::new();
     for block in body.get_blocks("locals") {
         for attribute in block.body.attributes() {
@@ -525,7 +555,12 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
             break;
         }
         for (name, value) in ready {
-            pending.remove(name);
+            let Some(expression) = pending.remove(name) else { continue };
+            if !given.filesystem && size(&value) > MAX_LOCAL_BYTES {
+                let detail = format!("The value of local.{name} is larger than {MAX_LOCAL_BYTES} bytes.");
+                decoder.error(expression_span(expression), "Local value too large", detail);
+                continue;
+            }
             values.insert(name.to_owned(), value);
         }
         scope.declare("local", Value::Object(values.clone()));

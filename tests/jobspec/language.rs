@@ -168,7 +168,8 @@ fn variables_come_from_environment_files_and_flags_in_this_order() {
         ("NOMAD_VAR_dcs".to_owned(), "[\"n\"]".to_owned()),
         ("NOMAD_VAR_unknown".to_owned(), "x".to_owned()),
     ]);
-    given.files.push(("my.vars".to_owned(), "name = \"file\"\ncount = 3\n".to_owned()));
+    given.files.push(("my.vars".to_owned(), "name = \"file\"\ncount = 9\n".to_owned()));
+    given.files.push(("more.json".to_owned(), "{\"count\": 3}".to_owned()));
     let job = parse_with(&text, &given).expect("all variables are set").job;
     assert_eq!(job.datacenters, ["e"]);
     assert_eq!(job.task_groups[0].count, Some(3));

@@ -203,3 +203,18 @@ fn syntax_errors_say_what_is_expected() {
         assert!(found.contains(expected), "for {body}:\n{found}\nlacks\n{expected}");
     }
 }
+
+#[test]
+fn files_that_would_grow_without_bound_are_refused() {
+    let mut text = "locals {\n  a0 = \"0123456789012345678901234567890123456789\"\n".to_owned();
+    for index in 1..40 {
+        text.push_str(&format!("  a{index} = \"${{local.a{}}}${{local.a{}}}\"\n", index - 1, index - 1));
+    }
+    text.push_str("}\njob \"j\" {\n}\n");
+    assert!(parse(&text).expect_err("too large").contains("Local value too large"));
+    let nested = "job \"j\" {\n dynamic \"group\" {\n for_each = range(1000)\n labels = [\"g${group.value}\"]\n content {\n dynamic \
+                  \"constraint\" {\n for_each = range(1000)\n content {}\n }\n }\n }\n}\n";
+    let found = problems(nested);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("Too many dynamic blocks"));
+}

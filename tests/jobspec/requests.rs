@@ -2,6 +2,8 @@
 
 use herder::jobspec;
 use herder::jobspec::Defaults;
+use proptest::prelude::*;
+use serde_json::Value;
 use serde_json::json;
 
 use super::parse;
@@ -13,7 +15,7 @@ fn decode(value: &serde_json::Value) -> Result<herder::model::job::Job, String> 
 #[test]
 fn keys_match_in_any_case_and_nulls_are_defaults() {
     let job = decode(&json!({"job": {
-        "id": "a", "type": null, "PRIORITY": 70, "meta": {"KeepMe": "x"}, "future": {"a": 1},
+        "id": "a", "type": null, "PRIORITY": 70, "meta": {"KeepMe": "x", "Gone": null}, "future": {"a": 1},
         "taskgroups": [{"NAME": "g", "count": null, "tasks": [{
             "name": "t", "driver": "docker", "config": {"lowerCase": {"Inner": null}}, "env": {"aB": "1"},
             "resources": {"cpu": 250, "networks": [{"dynamicports": [{"label": "x", "to": 80}]}]},
@@ -112,4 +114,46 @@ fn a_job_file_may_be_hcl_in_json() {
     assert_eq!(task.templates.len(), 2);
     assert_eq!(task.config["m"], json!({"k": "v"}));
     assert_eq!(task.config["args"], json!(["${NOMAD_X}"]));
+}
+
+/// Every place of a value, as a path that `pointer` understands.
+fn places(value: &Value, at: &str, out: &mut Vec<String>) {
+    out.push(at.to_owned());
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, inner)| places(inner, &format!("{at}/{key}"), out)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, inner)| places(inner, &format!("{at}/{index}"), out));
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_request_with_a_foreign_value_anywhere_is_an_answer_and_no_panic(
+        place in any::<prop::sample::Index>(),
+        foreign in prop_oneof![
+            Just(json!(null)), Just(json!(-1)), Just(json!(i64::MAX)), Just(json!(1.5)), Just(json!("${x")), Just(json!([])),
+            Just(json!({})), Just(json!([null, {"Name": "x"}])), Just(json!(true)), Just(json!({"Name": []})),
+        ],
+    ) {
+        let text = include_str!("../../examples/docker.nomad.hcl");
+        let mut job = parse(text).expect("fine").job;
+        jobspec::canonicalize(&mut job, &Defaults::default());
+        let mut value = serde_json::to_value(&job).expect("serializes");
+        let mut all = Vec::new();
+        places(&value, "", &mut all);
+        if let Some(slot) = value.pointer_mut(&all[place.index(all.len())]) {
+            *slot = foreign;
+        }
+        if let Ok(mut odd) = decode(&value) {
+            jobspec::canonicalize(&mut odd, &Defaults::default());
+            let found = jobspec::validate(&odd);
+            let _ = (found.error_text(), found.warnings_text());
+            let _ = herder::model::diff::diff(Some(&job), &odd, true);
+            let _ = herder::model::diff::update_kind(&job, &odd, "front");
+        }
+    }
 }
