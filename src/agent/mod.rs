@@ -6,12 +6,14 @@
 pub mod allocation;
 pub mod arrival;
 mod assignments;
+pub mod catalog;
 pub mod dice;
 pub mod dirs;
 pub mod env;
 pub mod events;
 pub mod expand;
 pub mod fake;
+pub mod files;
 pub mod gc;
 pub mod health;
 pub mod hooks;
