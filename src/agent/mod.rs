@@ -6,6 +6,7 @@
 pub mod allocation;
 pub mod arrival;
 mod assignments;
+pub mod catalog;
 pub mod dice;
 pub mod dirs;
 pub mod env;

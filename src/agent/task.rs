@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use futures::future::BoxFuture;
+use futures::future::OptionFuture;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -32,6 +34,7 @@ use crate::agent::machine::kill_timeout;
 use crate::agent::restart::Cause;
 use crate::agent::restart::Verdict;
 use crate::agent::restart::decide;
+use crate::agent::surroundings::TemplateTask;
 use crate::agent::surroundings::Templates;
 use crate::drivers::Driver;
 use crate::drivers::DriverError;
@@ -43,6 +46,7 @@ use crate::drivers::TaskId;
 use crate::model::allocation::TaskEvent;
 use crate::model::allocation::TaskRunState;
 use crate::model::task::Task;
+use crate::model::task::Template;
 use crate::model::time::Span;
 
 /// A driver that cannot end a task is asked again this often, with growing pauses.
@@ -176,6 +180,9 @@ enum Outcome {
     Broken(TaskEvent),
 }
 
+/// Templates at work and what they tell.
+pub type RunningTemplates = (Box<dyn Templates>, mpsc::Receiver<TemplateChange>);
+
 /// Runs one task until it is dead.
 pub struct TaskRunner {
     pub name: String,
@@ -188,7 +195,7 @@ pub struct TaskRunner {
     pub progress: (mpsc::UnboundedSender<TaskEvent>, mpsc::UnboundedReceiver<TaskEvent>),
     pub check_restarts: mpsc::Sender<CheckRestartRequest>,
     pub record: TaskRecord,
-    pub templates: Option<(Box<dyn Templates>, mpsc::Receiver<TemplateChange>)>,
+    pub templates: Option<RunningTemplates>,
     pub delay_until: Instant,
     /// Address in the driver's own network.
     pub driver_address: Option<String>,
@@ -287,10 +294,7 @@ impl TaskRunner {
             match driver.recover(&handle).await {
                 Ok(Started { address }) => {
                     self.driver_address = address;
-                    // Templates go on in the background of `watch`; services are registered again.
-                    if let Err(error) = self.start_templates(&setup, &task).await {
-                        tracing::warn!(task = %self.name, %error, "templates of a recovered task do not work");
-                    }
+                    // Its templates are taken up while it is watched.
                     self.register_services(&setup, &task);
                     return Seen::Running;
                 }
@@ -424,21 +428,28 @@ impl TaskRunner {
         })
     }
 
-    async fn start_templates(&mut self, setup: &Setup, task: &Task) -> Result<(), HookError> {
-        if task.templates.is_empty() || self.templates.is_some() {
-            return Ok(());
-        }
+    /// The start of the task's templates, as a future that holds nothing of the runner.
+    fn templates_for(
+        &self,
+        setup: &Setup,
+        task: &Task,
+        whom: TemplateTask,
+    ) -> BoxFuture<'static, Result<RunningTemplates, HookError>> {
         let env = self.base_env(setup, task);
         let node = self.machine.node_names();
         let resolve = |name: &str| env::lookup(&env, &node, name);
         // Only places are interpolated: the text of a template has its own language.
-        let templates = task.templates.iter().map(|template| {
-            let mut template = template.clone();
-            for text in [&mut template.source_path, &mut template.dest_path] {
-                *text = crate::model::interpolate::interpolate(text, resolve);
-            }
-            template
-        });
+        let templates: Vec<Template> = task
+            .templates
+            .iter()
+            .map(|template| {
+                let mut template = template.clone();
+                for text in [&mut template.source_path, &mut template.dest_path] {
+                    *text = crate::model::interpolate::interpolate(text, resolve);
+                }
+                template
+            })
+            .collect();
         let context = TemplateContext {
             node: node.clone(),
             dirs: self.dirs(setup),
@@ -453,7 +464,14 @@ impl TaskRunner {
         };
         let progress = self.hook_progress(events::template);
         let surroundings = Arc::clone(&self.machine.config.surroundings);
-        let started = surroundings.start_templates(templates.collect(), context, progress);
+        Box::pin(async move { surroundings.start_templates(templates, context, progress, whom).await })
+    }
+
+    async fn start_templates(&mut self, setup: &Setup, task: &Task) -> Result<(), HookError> {
+        if task.templates.is_empty() || self.templates.is_some() {
+            return Ok(());
+        }
+        let started = self.templates_for(setup, task, TemplateTask::Coming);
         // Rendering may wait for data for a long time: what it waits for must be seen meanwhile.
         tokio::pin!(started);
         let running = loop {
@@ -665,6 +683,11 @@ impl TaskRunner {
             let (driver, handle) = (Arc::clone(&driver), handle.clone());
             Box::pin(async move { driver.wait(&handle).await })
         };
+        let setup = self.setup();
+        let task = Self::spec(&setup, &self.name);
+        let resume = !task.templates.is_empty() && self.templates.is_none();
+        let mut resumed =
+            OptionFuture::from(resume.then(|| self.templates_for(&setup, &task, TemplateTask::Running)));
         loop {
             let change = async {
                 match &mut self.templates {
@@ -690,6 +713,18 @@ impl TaskRunner {
                         self.note().await;
                         // The caller may have gone away.
                         let _ = reply.send(driver.signal(&handle, &signal).await);
+                    }
+                },
+                Some(result) = &mut resumed => match result {
+                    Ok(running) => {
+                        self.templates = Some(running);
+                        resumed = None.into();
+                    }
+                    Err(error) => {
+                        resumed = None.into();
+                        tracing::warn!(task = %self.name, %error, "templates of a running task do not work");
+                        self.event(events::hook_failed(&format!("template: {error}")));
+                        self.note().await;
                     }
                 },
                 Some(change) = change => match change {
