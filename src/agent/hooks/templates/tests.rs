@@ -333,6 +333,20 @@ async fn an_empty_service_renders_and_a_new_instance_restarts_once() {
     assert!(changes.try_recv().is_err());
 }
 
+#[tokio::test]
+async fn an_environment_template_of_a_usual_job_gives_its_variables() {
+    let setup = Setup::new();
+    let text = "\n{{ range nomadService \"redis-svc\" }}\nREDIS_HOST={{ .Address }}\nREDIS_PORT={{ .Port }}\n\
+                TASK={{ env \"NOMAD_TASK_NAME\"}}\n{{ end }}\nPTC_BUDGET={{ env \"NOMAD_META_budget\" }}\n";
+    setup.catalog.set("redis-svc", vec![service("redis-svc", "10.0.0.5", 23456, &[])]);
+    let env = Template { envvars: true, ..template(text, "local/env.txt") };
+    let (manager, _changes) = setup.start(vec![env]).await.unwrap();
+    assert_eq!(
+        manager.env().unwrap(),
+        map(&[("REDIS_HOST", "10.0.0.5"), ("REDIS_PORT", "23456"), ("TASK", "web"), ("PTC_BUDGET", "")])
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn changes_within_the_quiet_time_become_one() {
     let setup = Setup::new();
