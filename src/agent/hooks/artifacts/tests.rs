@@ -86,7 +86,11 @@ impl Alloc {
     }
 
     async fn fetch_with(&self, artifact: Artifact, options: ArtifactOptions) -> Result<(), HookError> {
-        fetch(&artifact, &self.dirs, &options, &(Arc::new(|_: &str| {}) as HookProgress)).await
+        let progress: HookProgress = Arc::new(|_: &str| {});
+        // Boxed as `Send`, because runners move between threads.
+        let fetch: futures::future::BoxFuture<'_, _> =
+            Box::pin(fetch(&artifact, &self.dirs, &options, &progress));
+        fetch.await
     }
 
     async fn fetch(&self, artifact: Artifact) -> Result<(), String> {
