@@ -69,11 +69,15 @@ impl Hierarchy {
                 _ => {}
             }
         }
-        // A version 2 mount without controllers is only systemd's; the real ones are version 1.
-        match v2 {
-            Some(root) if !read(&root.join("cgroup.controllers")).trim().is_empty() => Self::V2(root),
-            _ if v1.is_empty() => Self::None,
-            _ => Self::V1(v1),
+        // Both may be mounted: each controller belongs to one of them, and memory is the one that matters.
+        let has_memory = |root: &PathBuf| {
+            let controllers = read(&root.join("cgroup.controllers"));
+            controllers.split_ascii_whitespace().any(|name| name == "memory")
+        };
+        match v2.filter(has_memory) {
+            Some(root) => Self::V2(root),
+            None if v1.is_empty() => Self::None,
+            None => Self::V1(v1),
         }
     }
 
@@ -374,8 +378,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_version_2_mount_beside_version_1_is_ignored() {
-        let found = Hierarchy::from_mountinfo(V1, |_| String::new());
+    fn a_version_2_mount_without_memory_beside_version_1_is_ignored() {
+        let found = Hierarchy::from_mountinfo(V1, |_| "hugetlb misc\n".to_owned());
         assert_eq!(found.version(), Some("1"));
         let plan = plan(&found, "nomad", "a.web", &grant(500, 64, 0), Some(9));
         assert_eq!(plan.dirs["cpu"], Path::new("/sys/fs/cgroup/cpu/nomad/a.web"));

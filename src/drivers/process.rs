@@ -24,25 +24,30 @@ pub struct Process {
 }
 
 impl Process {
-    /// Looks a running process up.
+    /// Looks a process up; one that has ended but was not yet waited for counts.
     ///
     /// # Errors
     /// There is no such process, or `/proc` is not readable.
     pub fn of_pid(pid: i32) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The second field is a free text in parentheses; the 20th after it is the start time.
-        let start = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_ascii_whitespace().nth(19))
-            .and_then(|field| field.parse().ok())
-            .ok_or_else(|| io::Error::other(format!("cannot read the start time in /proc/{pid}/stat")))?;
-        Ok(Self { pid, start })
+        Self::with_state(pid).map(|(process, _)| process)
     }
 
-    /// Is this very process still there, zombies included?
+    fn with_state(pid: i32) -> io::Result<(Self, u8)> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The second field is a free text in parentheses; after it come the state and, as the 20th, the start time.
+        let rest = stat.rsplit(')').next().unwrap_or_default();
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next().and_then(|field| field.bytes().next());
+        let start = fields.nth(18).and_then(|field| field.parse().ok());
+        match (state, start) {
+            (Some(state), Some(start)) => Ok((Self { pid, start }, state)),
+            _ => Err(io::Error::other(format!("cannot read /proc/{pid}/stat"))),
+        }
+    }
+
+    /// Does this very process still run? One that has ended does not, even if nobody has waited for it.
     pub fn exists(self) -> bool {
-        Self::of_pid(self.pid).is_ok_and(|found| found == self)
+        Self::with_state(self.pid).is_ok_and(|(found, state)| found == self && !b"ZX".contains(&state))
     }
 
     /// Opens a file descriptor that becomes readable when the process ends; `None` if it is gone.

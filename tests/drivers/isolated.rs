@@ -92,7 +92,7 @@ async fn a_first_process_that_does_not_handle_the_signal_is_not_waited_for() {
 
 #[tokio::test]
 async fn memory_is_limited_and_running_out_of_it_is_reported() {
-    let mut bench = Bench::new("exec", json!({"command": "tail", "args": ["/dev/zero"]}));
+    let mut bench = Bench::new("exec", shell("ulimit -v 400000; exec tail /dev/zero"));
     bench.config.grant.memory.memory_mb = 16;
     let status = bench.run().await;
     assert_eq!((status.code, status.oom_killed), (137, true));
@@ -118,7 +118,7 @@ async fn missing_programs_are_named() {
     let mut bench = Bench::new("exec", json!({"command": "no-such-program"}));
     let error = bench.try_start().await.unwrap_err();
     assert_eq!(error.to_string(), "file no-such-program not found under path ");
-    bench.config.config = json!({"command": "/opt/x/y"});
+    bench.set_config(json!({"command": "/opt/x/y"}));
     let error = bench.try_start().await.unwrap_err();
     assert_eq!(error.to_string(), "file /opt/x/y not found under path /opt/x");
     bench.finish().await;

@@ -32,13 +32,13 @@ async fn a_missing_program_is_a_clear_error() {
     let mut bench = Bench::new("raw_exec", json!({"command": "no-such-program"}));
     let error = bench.try_start().await.unwrap_err();
     assert_eq!(error, DriverError::Fatal("binary \"no-such-program\" could not be found".to_owned()));
-    bench.config.config = shell("true");
+    bench.set_config(shell("true"));
     bench.config.user = "no-such-user".to_owned();
     let error = bench.try_start().await.unwrap_err();
     assert!(error.to_string().contains("user: unknown user no-such-user"), "{error}");
     fs::write(bench.config.dirs.local.join("broken"), "\u{7f}ELF nonsense").unwrap();
     bench.config.user = String::new();
-    bench.config.config = json!({"command": "broken"});
+    bench.set_config(json!({"command": "broken"}));
     let error = bench.try_start().await.unwrap_err();
     assert!(error.to_string().contains("exec format error"), "{error}");
     bench.finish().await;
@@ -117,11 +117,8 @@ async fn logs_are_rotated_and_the_oldest_removed() {
 
 #[tokio::test]
 async fn a_task_over_its_memory_is_reported_as_such() {
-    let mut bench = Bench::new(
-        "raw_exec",
-        shell("tail -c 200000000 /dev/zero | tail -c 150000000 >/dev/null & wait $!; exit $?"),
-    );
-    bench.config.config = json!({"command": "tail", "args": ["/dev/zero"]});
+    let mut bench = Bench::new("raw_exec", shell("ulimit -v 400000; exec tail /dev/zero"));
+
     bench.config.grant.memory.memory_mb = 16;
     let status = bench.run().await;
     assert_eq!((status.code, status.oom_killed), (137, true));

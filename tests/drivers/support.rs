@@ -19,6 +19,7 @@ use herder::drivers::TaskId;
 use herder::drivers::all;
 use herder::drivers::supervisor::Supervisor;
 use herder::drivers::unmount_all_below;
+use herder::model::id::AllocId;
 use herder::model::resources::AllocatedTask;
 use herder::model::task::LogConfig;
 use serde_json::Value;
@@ -62,9 +63,9 @@ impl Bench {
         let mut grant = AllocatedTask::default();
         grant.cpu.cpu_shares = 100;
         grant.memory.memory_mb = 64;
-        let alloc = uuid::Uuid::new_v4().to_string();
+        let id = AllocId(uuid::Uuid::new_v4());
         let config = TaskConfig {
-            id: TaskId { alloc: alloc.into(), task: "web".to_owned(), run: 0 },
+            id: TaskId { alloc: id, task: "web".to_owned(), run: 0 },
             namespace: "default".to_owned(),
             job: "job".to_owned(),
             group: "group".to_owned(),
@@ -83,6 +84,10 @@ impl Bench {
         };
         let driver = all(options).remove(driver).unwrap();
         Self { dir, driver, config, handles: Vec::new() }
+    }
+
+    pub fn set_config(&mut self, config: Value) {
+        self.config.config = config.as_object().unwrap().clone();
     }
 
     pub async fn try_start(&mut self) -> Result<(TaskHandle, Started), DriverError> {
