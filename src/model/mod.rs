@@ -22,5 +22,4 @@ pub mod schedule;
 pub mod service;
 pub mod task;
 pub mod time;
-pub mod version;
 pub mod wire;

@@ -1,384 +1,566 @@
-//! The scheduler's picture of all nodes: what they have, what is taken, who is where. Kept incrementally.
+//! The cluster as the scheduler sees it: nodes, and what is left of them, kept up to date change by change.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::hash::Hasher;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
+use crate::model::group::TaskGroup;
 use crate::model::id::AllocId;
 use crate::model::id::JobId;
 use crate::model::id::NodeId;
-use crate::model::node::NodeInfo;
-use crate::model::node::parse_port_ranges;
 use crate::model::resources::AllocatedResources;
 
-/// Index of a node in the cluster's arrays.
-pub(super) type NodeIndex = usize;
-/// Index of an interned node class.
-pub(super) type ClassIndex = u32;
+use super::feasible::VerdictCache;
+use super::footprint::Charge;
+use super::footprint::Footprint;
+use super::footprint::footprint;
+use super::node::NodeFacts;
+use super::node::NodeView;
+use super::ports::PortGrant;
+use super::ports::PortTable;
 
-/// What is known of a node.
-#[derive(Clone, Debug)]
-pub struct NodeFacts {
-    pub info: Arc<NodeInfo>,
-    /// Operators' overrides of the agent's metadata; `None` removes a key.
-    pub meta: BTreeMap<String, Option<String>>,
-    /// New work may come: ready, eligible, not draining.
-    pub ready: bool,
-}
-
-/// What is known of an allocation.
-#[derive(Clone, Debug)]
+/// An allocation as the mirror, or a decision just made, knows it.
+#[derive(Clone, Copy, Debug)]
 pub struct AllocFacts<'a> {
     pub id: AllocId,
     pub node: NodeId,
-    pub job: JobId,
+    pub job: &'a JobId,
     pub group: &'a str,
-    pub job_version: u64,
+    /// The group in the allocation's own job version, if known: tells which tasks never run at once.
+    pub tasks: Option<&'a TaskGroup>,
     pub resources: &'a AllocatedResources,
-    /// Its predecessor: on the same node it starts only after that one's end.
+    /// The allocation it replaces. On the same node it starts only after that one ended, so both are charged once.
     pub previous: Option<AllocId>,
-    /// It has not been confirmed ended.
+    /// Not confirmed ended. If false, this is the same as [`Cluster::forget_alloc`].
     pub holding: bool,
+    /// Told to stop: still charged, but no longer counted for spread, anti-affinity and `distinct_property`.
+    pub stopping: bool,
 }
 
-/// Divisible resources: MHz, MiB, MiB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
-    pub cpu: i64,
-    pub memory: i64,
-    pub disk: i64,
+/// Hot data of one node, in one cache line: what every scan reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) capacity: Charge,
+    pub(super) used: Charge,
+    pub(super) class: u32,
+    /// Known and ready.
+    pub(super) ready: bool,
 }
 
-impl Amounts {
-    /// What an allocation takes.
-    pub fn of(resources: &AllocatedResources) -> Self {
-        let tasks = resources.tasks.values();
-        Self {
-            cpu: tasks.clone().map(|task| task.cpu.cpu_shares).sum(),
-            memory: tasks.map(|task| task.memory.memory_mb).sum(),
-            disk: resources.shared.disk_mb,
-        }
-    }
-
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self { cpu: self.cpu + other.cpu, memory: self.memory + other.memory, disk: self.disk + other.disk }
-    }
-
-    pub(super) fn minus(self, other: Self) -> Self {
-        Self { cpu: self.cpu - other.cpu, memory: self.memory - other.memory, disk: self.disk - other.disk }
-    }
-
-    /// What of `self` is left when `other` is there already.
-    pub(super) fn beyond(self, other: Self) -> Self {
-        let rest = self.minus(other);
-        Self { cpu: rest.cpu.max(0), memory: rest.memory.max(0), disk: rest.disk.max(0) }
-    }
-}
-
-/// A node with its usage.
+/// Cold data of one node.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub id: NodeId,
-    pub info: Arc<NodeInfo>,
-    pub meta: BTreeMap<String, String>,
-    pub ready: bool,
-    pub class: ClassIndex,
-    /// What jobs may use: all less what operators reserved.
-    pub capacity: Amounts,
-    pub used: Amounts,
-    /// Host ports in use, with the number of users (a replacement shares those of its predecessor).
-    pub ports: BTreeMap<u16, u32>,
-    pub reserved_ports: Arc<BTreeSet<u16>>,
-    pub cores: BTreeMap<u16, u32>,
-    pub devices: BTreeMap<String, u32>,
-    /// Live allocations by job and group; one that is being replaced here does not count.
-    pub groups: HashMap<GroupKey, u32>,
+    pub(super) id: NodeId,
+    /// Absent while allocations are known but their node is not.
+    pub(super) view: Option<Arc<NodeView>>,
+    pub(super) ports: PortTable,
+    pub(super) cores: BTreeMap<u16, u16>,
+    pub(super) devices: BTreeMap<Box<str>, u16>,
+    allocs: u32,
 }
 
-/// A group of a job, as a number.
-pub(super) type GroupKey = u64;
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    node: u32,
+    job: u32,
+    group: u32,
+    stopping: bool,
+    previous: Option<AllocId>,
+    footprint: Footprint,
+}
 
-/// The number of a group; that of a whole job with an empty group name.
-pub(super) fn group_key(job: &JobId, group: &str) -> GroupKey {
-    let mut hasher = std::hash::DefaultHasher::new();
-    (job, group).hash(&mut hasher);
-    hasher.finish()
+/// Allocations of one group on one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Not confirmed ended.
+    pub(super) held: u32,
+    /// Of these, not told to stop.
+    pub(super) wanted: u32,
 }
 
 #[derive(Clone, Debug)]
-struct Alloc {
-    node: NodeIndex,
-    job: GroupKey,
-    group: GroupKey,
-    amounts: Amounts,
-    /// What it takes beyond its predecessor on the same node.
-    charged: Amounts,
-    counted: bool,
-    ports: Vec<u16>,
-    cores: Vec<u16>,
-    devices: Vec<String>,
-    previous: Option<AllocId>,
+pub(super) struct GroupUse {
+    pub(super) name: Arc<str>,
+    /// By node slot.
+    pub(super) nodes: BTreeMap<u32, Counts>,
 }
 
-/// See the module's documentation.
+#[derive(Clone, Debug)]
+struct JobUse {
+    id: Option<JobId>,
+    groups: Vec<GroupUse>,
+    allocs: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Class {
+    key: u128,
+    nodes: u32,
+}
+
+/// Nodes, usage and counts. See the module documentation of `scheduler`.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
+    pub(super) rooms: Vec<Room>,
     pub(super) nodes: Vec<Node>,
-    index: HashMap<NodeId, NodeIndex>,
-    allocs: HashMap<AllocId, Alloc>,
-    /// From a predecessor to the replacement that waits for it on the same node.
-    successors: HashMap<AllocId, AllocId>,
-    classes: HashMap<String, ClassIndex>,
-    /// Allocations of nodes that are not known (yet).
-    homeless: HashMap<AllocId, ()>,
+    slots: HashMap<NodeId, u32>,
+    free_slots: Vec<u32>,
+    allocs: HashMap<AllocId, Record>,
+    /// Allocation to those that replace it.
+    followers: HashMap<AllocId, Vec<AllocId>>,
+    jobs: Vec<JobUse>,
+    job_slots: HashMap<JobId, u32>,
+    free_jobs: Vec<u32>,
+    classes: Vec<Class>,
+    class_slots: HashMap<u128, u32>,
+    free_classes: Vec<u32>,
+    pub(super) verdicts: VerdictCache,
+    /// Earlier states of allocations changed since the checkpoint, oldest first.
+    journal: Option<Vec<(AllocId, Option<Record>)>>,
 }
 
 impl Cluster {
-    /// Adds a node or takes over what changed; its allocations stay counted.
+    /// An empty cluster.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a node or replaces what is known of it. Allocations on it stay as they are.
     pub fn set_node(&mut self, id: NodeId, facts: NodeFacts) {
-        if let Some(&at) = self.index.get(&id) {
-            let node = &mut self.nodes[at];
-            if Arc::ptr_eq(&node.info, &facts.info) && node.meta == merged_meta(&facts) {
-                node.ready = facts.ready;
-                return;
-            }
+        let slot = self.node_slot(id);
+        let view = NodeView::new(&facts);
+        let class = self.class_slot(view.class_key());
+        let at = slot as usize;
+        if self.nodes[at].view.is_some() {
+            self.leave_class(self.rooms[at].class);
         }
-        let meta = merged_meta(&facts);
-        let class = self.class_of(&facts.info, &meta);
-        let info = facts.info;
-        let reserved = parse_port_ranges(&info.reserved.networks.reserved_host_ports).unwrap_or_default();
-        let mut node = Node {
-            id,
-            meta,
-            ready: facts.ready,
-            class,
-            capacity: Amounts {
-                cpu: info.resources.cpu.cpu_shares - info.reserved.cpu.cpu_shares,
-                memory: info.resources.memory.memory_mb - info.reserved.memory.memory_mb,
-                disk: info.resources.disk.disk_mb - info.reserved.disk.disk_mb,
-            },
-            used: Amounts::default(),
-            ports: BTreeMap::new(),
-            reserved_ports: Arc::new(reserved.into_iter().collect()),
-            cores: BTreeMap::new(),
-            devices: BTreeMap::new(),
-            groups: HashMap::new(),
-            info,
-        };
-        match self.index.get(&id) {
-            Some(&at) => {
-                let old = &mut self.nodes[at];
-                node.used = old.used;
-                node.ports = std::mem::take(&mut old.ports);
-                node.cores = std::mem::take(&mut old.cores);
-                node.devices = std::mem::take(&mut old.devices);
-                node.groups = std::mem::take(&mut old.groups);
-                *old = node;
-            }
-            None => {
-                self.index.insert(id, self.nodes.len());
-                self.nodes.push(node);
-            }
-        }
+        let room = &mut self.rooms[at];
+        room.capacity = view.capacity();
+        room.class = class;
+        room.ready = facts.ready;
+        self.nodes[at].view = Some(Arc::new(view));
     }
 
-    /// The node is gone for good. Its place stays, unusable, since allocations may refer to it.
+    /// Forgets a node. Its allocations stay known until they are forgotten themselves.
     pub fn remove_node(&mut self, id: NodeId) {
-        if let Some(&at) = self.index.get(&id) {
-            self.nodes[at].ready = false;
+        let Some(slot) = self.slots.get(&id).copied() else {
+            return;
+        };
+        let at = slot as usize;
+        if self.nodes[at].view.take().is_some() {
+            self.leave_class(self.rooms[at].class);
         }
+        self.rooms[at].ready = false;
+        self.rooms[at].capacity = [0; 3];
+        self.release_if_unused(slot);
     }
 
-    /// Counts an allocation as it is now; idempotent.
+    /// Charges an allocation to its node. Idempotent by id: called when a placement is assumed, when its stored form
+    /// is seen, and whenever either changes.
     pub fn set_alloc(&mut self, facts: &AllocFacts<'_>) {
         if !facts.holding {
-            return self.forget_alloc(facts.id);
-        }
-        let Some(&node) = self.index.get(&facts.node) else {
             self.forget_alloc(facts.id);
-            self.homeless.insert(facts.id, ());
-            return;
-        };
-        let amounts = Amounts::of(facts.resources);
-        if let Some(known) = self.allocs.get(&facts.id)
-            && known.node == node
-            && known.amounts == amounts
-            && known.previous == facts.previous
-        {
             return;
         }
-        self.forget_alloc(facts.id);
-        let tasks = facts.resources.tasks.values();
-        let alloc = Alloc {
-            node,
-            job: group_key(&facts.job, ""),
-            group: group_key(&facts.job, facts.group),
-            amounts,
-            charged: Amounts::default(),
-            counted: false,
-            ports: facts.resources.host_ports().collect(),
-            cores: tasks.clone().flat_map(|task| task.cpu.reserved_cores.clone()).collect(),
-            devices: tasks
-                .flat_map(|task| &task.devices)
-                .flat_map(|device| device.device_ids.clone())
-                .collect(),
-            previous: facts.previous,
-        };
-        let here = &mut self.nodes[node];
-        alloc.ports.iter().for_each(|port| *here.ports.entry(*port).or_default() += 1);
-        alloc.cores.iter().for_each(|core| *here.cores.entry(*core).or_default() += 1);
-        alloc.devices.iter().for_each(|device| *here.devices.entry(device.clone()).or_default() += 1);
-        self.allocs.insert(facts.id, alloc);
-        if let Some(previous) = facts.previous
-            && self.allocs.get(&previous).is_some_and(|previous| previous.node == node)
-        {
-            self.successors.insert(previous, facts.id);
-            self.charge(previous);
-        }
-        self.charge(facts.id);
+        let print = footprint(facts.tasks, facts.resources);
+        self.charge(facts, print);
     }
 
-    /// The allocation takes nothing any more.
+    /// [`Cluster::set_alloc`] with the footprint at hand.
+    pub(super) fn charge(&mut self, facts: &AllocFacts<'_>, footprint: Footprint) {
+        let node = self.node_slot(facts.node);
+        let (job, group) = self.group_slot(facts.job, facts.group);
+        let previous = facts.previous.filter(|previous| !self.is_behind(*previous, facts.id));
+        let record = Record { node, job, group, stopping: facts.stopping, previous, footprint };
+        if self.allocs.get(&facts.id) == Some(&record) {
+            return;
+        }
+        self.exchange(facts.id, Some(record));
+    }
+
+    /// Takes an allocation off its node: it ended, or a placement was not committed.
     pub fn forget_alloc(&mut self, id: AllocId) {
-        self.homeless.remove(&id);
-        self.uncharge(id);
-        let Some(alloc) = self.allocs.remove(&id) else { return };
-        let here = &mut self.nodes[alloc.node];
-        alloc.ports.iter().for_each(|port| release(&mut here.ports, port));
-        alloc.cores.iter().for_each(|core| release(&mut here.cores, core));
-        alloc.devices.iter().for_each(|device| release(&mut here.devices, device));
-        if let Some(successor) = self.successors.remove(&id) {
-            self.charge(successor);
-        }
-        if let Some(previous) = alloc.previous
-            && self.successors.get(&previous) == Some(&id)
-        {
-            self.successors.remove(&previous);
-            self.charge(previous);
+        if self.allocs.contains_key(&id) {
+            self.exchange(id, None);
         }
     }
 
-    /// The allocation takes room at present.
-    pub fn holds(&self, id: AllocId) -> bool {
-        self.allocs.contains_key(&id) || self.homeless.contains_key(&id)
-    }
-
-    /// Usage of a node: taken, and available to jobs at all. For audits and tests.
-    pub fn usage(&self, id: NodeId) -> Option<(Amounts, Amounts)> {
-        self.index.get(&id).map(|at| (self.nodes[*at].used, self.nodes[*at].capacity))
-    }
-
-    pub(super) fn node_index(&self, id: NodeId) -> Option<NodeIndex> {
-        self.index.get(&id).copied()
-    }
-
-    /// What the allocation takes of its node, if it is on that node.
-    pub(super) fn taken_by(&self, id: AllocId, node: NodeIndex) -> Option<(Amounts, &[u16])> {
-        let alloc = self.allocs.get(&id).filter(|alloc| alloc.node == node)?;
-        Some((alloc.amounts, &alloc.ports))
-    }
-
-    /// Is the allocation among those that count for its group on its node?
-    pub(super) fn is_counted(&self, id: AllocId, node: NodeIndex) -> bool {
-        self.allocs.get(&id).is_some_and(|alloc| alloc.node == node && alloc.counted)
-    }
-
-    fn uncharge(&mut self, id: AllocId) {
-        let Some(alloc) = self.allocs.get_mut(&id) else { return };
-        let here = &mut self.nodes[alloc.node];
-        here.used = here.used.minus(std::mem::take(&mut alloc.charged));
-        if std::mem::take(&mut alloc.counted) {
-            release(&mut here.groups, &alloc.group);
-            release(&mut here.groups, &alloc.job);
+    /// Counts an allocation as told to stop, as long as its stored form does not say otherwise.
+    pub fn set_stopping(&mut self, id: AllocId) {
+        if let Some(record) = self.allocs.get(&id).filter(|record| !record.stopping) {
+            let record = Record { stopping: true, ..record.clone() };
+            self.exchange(id, Some(record));
         }
     }
 
-    /// Charges the node for an allocation, anew if its surroundings changed. A replacement runs only after its
-    /// predecessor on the same node, so the two need the larger of both.
-    fn charge(&mut self, id: AllocId) {
-        self.uncharge(id);
-        let Some(alloc) = self.allocs.get(&id) else { return };
-        let before = alloc.previous.and_then(|previous| self.allocs.get(&previous));
-        let shared = before.filter(|before| before.node == alloc.node).map(|before| before.amounts);
-        let charged = alloc.amounts.beyond(shared.unwrap_or_default());
-        let counted = !self.successors.contains_key(&id);
-        let Some(alloc) = self.allocs.get_mut(&id) else { return };
-        alloc.charged = charged;
-        alloc.counted = counted;
-        let here = &mut self.nodes[alloc.node];
-        here.used = here.used.plus(charged);
-        if counted {
-            *here.groups.entry(alloc.group).or_default() += 1;
-            *here.groups.entry(alloc.job).or_default() += 1;
-        }
+    /// Starts to note changes of allocations, so that a dry run can be undone by [`Cluster::rollback`].
+    pub fn checkpoint(&mut self) {
+        self.journal = Some(Vec::new());
     }
 
-    /// Nodes that no constraint on non-unique properties can tell apart share a class.
-    fn class_of(&mut self, info: &NodeInfo, meta: &BTreeMap<String, String>) -> ClassIndex {
-        let mut text = format!("{}\0{}\0{}", info.datacenter, info.node_class, info.node_pool);
-        let common = |map: &BTreeMap<String, String>, text: &mut String| {
-            for (key, value) in map.iter().filter(|(key, _)| !key.starts_with("unique.")) {
-                text.push('\0');
-                text.push_str(key);
-                text.push('\0');
-                text.push_str(value);
-            }
-            text.push('\x01');
+    /// Undoes every change of allocations since [`Cluster::checkpoint`].
+    pub fn rollback(&mut self) {
+        let Some(journal) = self.journal.take() else {
+            return;
         };
-        common(&info.attributes, &mut text);
-        common(meta, &mut text);
-        for (name, driver) in &info.drivers {
-            text.push_str(&format!("\0{name}{}{}", driver.detected, driver.healthy));
-        }
-        let next = ClassIndex::try_from(self.classes.len()).unwrap_or(ClassIndex::MAX);
-        *self.classes.entry(text).or_insert(next)
-    }
-}
-
-fn merged_meta(facts: &NodeFacts) -> BTreeMap<String, String> {
-    let mut meta = facts.info.meta.clone();
-    for (key, value) in &facts.meta {
-        match value {
-            Some(value) => drop(meta.insert(key.clone(), value.clone())),
-            None => drop(meta.remove(key)),
+        for (id, record) in journal.into_iter().rev() {
+            self.exchange(id, record);
         }
     }
-    meta
-}
 
-fn release<K, M>(counts: &mut M, key: &K)
-where
-    M: Counts<K>,
-{
-    counts.release(key);
-}
-
-/// Maps from a thing to the number of its users.
-trait Counts<K> {
-    fn release(&mut self, key: &K);
-}
-
-impl<K: Ord + Clone> Counts<K> for BTreeMap<K, u32> {
-    fn release(&mut self, key: &K) {
-        if let Some(count) = self.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                self.remove(key);
+    /// Keeps the changes since [`Cluster::checkpoint`].
+    pub fn keep(&mut self) {
+        for (_, record) in self.journal.take().unwrap_or_default() {
+            if let Some(record) = record {
+                self.release_job_if_unused(record.job);
+                self.release_if_unused(record.node);
             }
         }
     }
-}
 
-impl<K: Eq + Hash> Counts<K> for HashMap<K, u32> {
-    fn release(&mut self, key: &K) {
-        if let Some(count) = self.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                self.remove(key);
-            }
+    /// Whether the allocation is charged to a node.
+    pub fn has_alloc(&self, id: AllocId) -> bool {
+        self.allocs.contains_key(&id)
+    }
+
+    /// Number of allocations charged.
+    pub fn alloc_count(&self) -> usize {
+        self.allocs.len()
+    }
+
+    /// MHz, MiB of memory and MiB of disk: what the node has for tasks, and what is charged to it.
+    pub fn usage(&self, node: NodeId) -> Option<(Charge, Charge)> {
+        let slot = *self.slots.get(&node)? as usize;
+        self.nodes[slot].view.as_ref()?;
+        Some((self.rooms[slot].capacity, self.rooms[slot].used))
+    }
+
+    pub(super) fn slot_of(&self, node: NodeId) -> Option<u32> {
+        let slot = *self.slots.get(&node)?;
+        self.nodes[slot as usize].view.is_some().then_some(slot)
+    }
+
+    pub(super) fn view(&self, slot: u32) -> Option<&Arc<NodeView>> {
+        self.nodes[slot as usize].view.as_ref()
+    }
+
+    pub(super) fn class_count(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Groups of a job that hold allocations.
+    pub(super) fn groups_of(&self, job: &JobId) -> &[GroupUse] {
+        self.job_slots.get(job).map_or(&[], |slot| &self.jobs[*slot as usize].groups)
+    }
+
+    /// Node slot, and whether it is told to stop, of an allocation.
+    pub(super) fn where_is(&self, id: AllocId) -> Option<(u32, bool)> {
+        self.allocs.get(&id).map(|record| (record.node, record.stopping))
+    }
+
+    /// Job and group of an allocation.
+    pub(super) fn group_of(&self, id: AllocId) -> Option<(&JobId, &str)> {
+        let record = self.allocs.get(&id)?;
+        let job = &self.jobs[record.job as usize];
+        Some((job.id.as_ref()?, &job.groups[record.group as usize].name))
+    }
+
+    /// What `node` is charged if an allocation of this size is added behind `previous`, and what that one and its
+    /// own predecessors would leave to it.
+    pub(super) fn used_behind(&self, node: u32, previous: AllocId, charge: Charge) -> (Charge, Yielded) {
+        let mut used = self.rooms[node as usize].used;
+        let mut yielded = Yielded::default();
+        if self.where_is(previous).is_none_or(|(slot, _)| slot != node) {
+            return (add(used, charge), yielded);
+        }
+        let root = self.root_of(previous);
+        used = subtract(used, self.chain_charge(root, None));
+        used = add(used, self.chain_charge(root, Some((previous, charge))));
+        let mut at = Some(previous);
+        while let Some(id) = at {
+            let record = &self.allocs[&id];
+            yielded.ports.extend_from_slice(&record.footprint.ports);
+            yielded.cores.extend_from_slice(&record.footprint.cores);
+            yielded.devices.extend_from_slice(&record.footprint.devices);
+            at = self.predecessor(record);
+        }
+        (used, yielded)
+    }
+
+    fn exchange(&mut self, id: AllocId, record: Option<Record>) {
+        let old = self.remove(id);
+        let old_node = old.as_ref().map(|old| old.node);
+        if let Some(record) = record {
+            self.insert(id, record);
+        }
+        if let Some(node) = old_node {
+            self.release_if_unused(node);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.push((id, old));
+        } else if let Some(old) = old {
+            self.release_job_if_unused(old.job);
         }
     }
+
+    fn insert(&mut self, id: AllocId, record: Record) {
+        // The chain that the newcomer joins is charged anew as a whole: its followers may have come before it.
+        let node = record.node as usize;
+        let mut used = self.rooms[node].used;
+        for root in self.roots_around(id, &record) {
+            used = subtract(used, self.chain_charge(root, None));
+        }
+        let holder = &mut self.nodes[node];
+        holder.allocs += 1;
+        for port in &record.footprint.ports {
+            holder.ports.add(*port);
+        }
+        for core in &record.footprint.cores {
+            *holder.cores.entry(*core).or_default() += 1;
+        }
+        for device in &record.footprint.devices {
+            *holder.devices.entry(device.clone()).or_default() += 1;
+        }
+        let job = &mut self.jobs[record.job as usize];
+        job.allocs += 1;
+        let counts = job.groups[record.group as usize].nodes.entry(record.node).or_default();
+        counts.held += 1;
+        counts.wanted += u32::from(!record.stopping);
+        if let Some(previous) = record.previous {
+            self.followers.entry(previous).or_default().push(id);
+        }
+        self.allocs.insert(id, record);
+        let root = self.root_of(id);
+        self.rooms[node].used = add(used, self.chain_charge(root, None));
+    }
+
+    fn remove(&mut self, id: AllocId) -> Option<Record> {
+        let node = self.allocs.get(&id)?.node as usize;
+        let root = self.root_of(id);
+        let mut used = subtract(self.rooms[node].used, self.chain_charge(root, None));
+        let record = self.allocs.remove(&id)?;
+        if let Some(previous) = record.previous
+            && let Some(followers) = self.followers.get_mut(&previous)
+        {
+            followers.retain(|follower| *follower != id);
+            if followers.is_empty() {
+                self.followers.remove(&previous);
+            }
+        }
+        let holder = &mut self.nodes[node];
+        holder.allocs -= 1;
+        for port in &record.footprint.ports {
+            holder.ports.remove(*port);
+        }
+        for core in &record.footprint.cores {
+            release(&mut holder.cores, core);
+        }
+        for device in &record.footprint.devices {
+            release(&mut holder.devices, device);
+        }
+        let job = &mut self.jobs[record.job as usize];
+        job.allocs -= 1;
+        let nodes = &mut job.groups[record.group as usize].nodes;
+        if let Some(counts) = nodes.get_mut(&record.node) {
+            counts.held -= 1;
+            counts.wanted -= u32::from(!record.stopping);
+            if counts.held == 0 {
+                nodes.remove(&record.node);
+            }
+        }
+        for root in self.roots_around(id, &record) {
+            used = add(used, self.chain_charge(root, None));
+        }
+        self.rooms[node].used = used;
+        Some(record)
+    }
+
+    /// The chains that `record`, which is not in the cluster, would join: its predecessor's and its followers'.
+    fn roots_around(&self, id: AllocId, record: &Record) -> Vec<AllocId> {
+        let mut roots: Vec<AllocId> = self.followers_on(id, record.node).collect();
+        roots.extend(self.predecessor(record).map(|previous| self.root_of(previous)));
+        roots
+    }
+
+    fn predecessor(&self, record: &Record) -> Option<AllocId> {
+        let previous = record.previous?;
+        self.allocs.get(&previous).is_some_and(|found| found.node == record.node).then_some(previous)
+    }
+
+    fn followers_on(&self, id: AllocId, node: u32) -> impl Iterator<Item = AllocId> {
+        let followers = self.followers.get(&id).map_or(&[][..], Vec::as_slice);
+        followers.iter().copied().filter(move |follower| self.allocs[follower].node == node)
+    }
+
+    fn root_of(&self, id: AllocId) -> AllocId {
+        let mut root = id;
+        while let Some(previous) = self.predecessor(&self.allocs[&root]) {
+            root = previous;
+        }
+        root
+    }
+
+    /// Whether following predecessors from `from` leads to `id`: then `id` must not name `from` as its predecessor.
+    fn is_behind(&self, from: AllocId, id: AllocId) -> bool {
+        let mut at = Some(from);
+        while let Some(next) = at {
+            if next == id {
+                return true;
+            }
+            at = self.allocs.get(&next).and_then(|record| record.previous);
+        }
+        false
+    }
+
+    /// The most that an allocation and those waiting for its end use at any time.
+    fn chain_charge(&self, id: AllocId, extra: Option<(AllocId, Charge)>) -> Charge {
+        let record = &self.allocs[&id];
+        let mut waiting = [0; 3];
+        for follower in self.followers_on(id, record.node) {
+            waiting = add(waiting, self.chain_charge(follower, extra));
+        }
+        if let Some((behind, charge)) = extra
+            && behind == id
+        {
+            waiting = add(waiting, charge);
+        }
+        [0, 1, 2].map(|at| record.footprint.charge[at].max(waiting[at]))
+    }
+
+    fn node_slot(&mut self, id: NodeId) -> u32 {
+        if let Some(slot) = self.slots.get(&id) {
+            return *slot;
+        }
+        let node = Node {
+            id,
+            view: None,
+            ports: PortTable::default(),
+            cores: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            allocs: 0,
+        };
+        let slot = match self.free_slots.pop() {
+            Some(slot) => {
+                self.nodes[slot as usize] = node;
+                self.rooms[slot as usize] = Room::default();
+                slot
+            }
+            None => {
+                self.nodes.push(node);
+                self.rooms.push(Room::default());
+                slot_number(self.nodes.len() - 1)
+            }
+        };
+        self.slots.insert(id, slot);
+        slot
+    }
+
+    fn release_if_unused(&mut self, slot: u32) {
+        let node = &self.nodes[slot as usize];
+        // The journal may hold records of this slot, so nothing is given back while it is open.
+        let is_unused = node.view.is_none() && node.allocs == 0 && self.journal.is_none();
+        if is_unused && self.slots.get(&node.id) == Some(&slot) {
+            self.slots.remove(&node.id);
+            self.free_slots.push(slot);
+        }
+    }
+
+    fn group_slot(&mut self, job: &JobId, group: &str) -> (u32, u32) {
+        let slot = match self.job_slots.get(job) {
+            Some(slot) => *slot,
+            None => {
+                let new = JobUse { id: Some(job.clone()), groups: Vec::new(), allocs: 0 };
+                let slot = match self.free_jobs.pop() {
+                    Some(slot) => {
+                        self.jobs[slot as usize] = new;
+                        slot
+                    }
+                    None => {
+                        self.jobs.push(new);
+                        slot_number(self.jobs.len() - 1)
+                    }
+                };
+                self.job_slots.insert(job.clone(), slot);
+                slot
+            }
+        };
+        let groups = &mut self.jobs[slot as usize].groups;
+        let at = groups.iter().position(|known| &*known.name == group).unwrap_or_else(|| {
+            groups.push(GroupUse { name: group.into(), nodes: BTreeMap::new() });
+            groups.len() - 1
+        });
+        (slot, slot_number(at))
+    }
+
+    fn release_job_if_unused(&mut self, slot: u32) {
+        let job = &mut self.jobs[slot as usize];
+        if job.allocs == 0
+            && let Some(id) = job.id.take()
+        {
+            job.groups = Vec::new();
+            self.job_slots.remove(&id);
+            self.free_jobs.push(slot);
+        }
+    }
+
+    fn class_slot(&mut self, key: u128) -> u32 {
+        if let Some(slot) = self.class_slots.get(&key) {
+            self.classes[*slot as usize].nodes += 1;
+            return *slot;
+        }
+        let class = Class { key, nodes: 1 };
+        let slot = match self.free_classes.pop() {
+            Some(slot) => {
+                self.classes[slot as usize] = class;
+                slot
+            }
+            None => {
+                self.classes.push(class);
+                slot_number(self.classes.len() - 1)
+            }
+        };
+        self.class_slots.insert(key, slot);
+        slot
+    }
+
+    fn leave_class(&mut self, slot: u32) {
+        let class = &mut self.classes[slot as usize];
+        class.nodes -= 1;
+        if class.nodes == 0 {
+            let key = class.key;
+            self.class_slots.remove(&key);
+            self.free_classes.push(slot);
+            self.verdicts.forget_class(slot);
+        }
+    }
+}
+
+/// What predecessors on the node leave to their replacement.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Yielded {
+    pub(super) ports: Vec<PortGrant>,
+    pub(super) cores: Vec<u16>,
+    pub(super) devices: Vec<Box<str>>,
+}
+
+fn slot_number(at: usize) -> u32 {
+    u32::try_from(at).expect("fewer than four billion nodes, jobs and classes")
+}
+
+fn release<K: Ord>(holders: &mut BTreeMap<K, u16>, key: &K) {
+    if let Some(count) = holders.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            holders.remove(key);
+        }
+    }
+}
+
+pub(super) fn add(left: Charge, right: Charge) -> Charge {
+    [left[0] + right[0], left[1] + right[1], left[2] + right[2]]
+}
+
+pub(super) fn subtract(left: Charge, right: Charge) -> Charge {
+    [left[0] - right[0], left[1] - right[1], left[2] - right[2]]
 }

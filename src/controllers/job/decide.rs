@@ -23,7 +23,7 @@ use crate::model::job::JobStatus;
 use crate::model::time::Time;
 use crate::scheduler;
 use crate::scheduler::Placement;
-use crate::scheduler::cluster::Cluster;
+use crate::scheduler::Cluster;
 use crate::store::Guard;
 use crate::store::Op;
 use crate::store::key::Key;
@@ -217,8 +217,10 @@ impl Deciding<'_> {
                 memory_oversubscription: self.settings.memory_oversubscription,
             };
             let decision = scheduler::place(cluster, &request);
+            let by_id: BTreeMap<AllocId, &Slot> =
+                asked.iter().zip(&slots).map(|(asked, slot)| (asked.alloc_id, *slot)).collect();
             for placement in &decision.placements {
-                self.placed(&job, group, slots[placement.slot], placement);
+                self.placed(&job, group, by_id[&placement.alloc_id], placement);
             }
             if !decision.placements.is_empty() {
                 self.pass.outcome.placed.insert(name.clone(), decision.metric);
@@ -353,6 +355,7 @@ fn asked(slot: &Slot, ids: Ids<'_>) -> scheduler::Slot {
         replaces: slot.takes_over,
         penalty_nodes: slot.penalty_nodes.clone(),
         preferred_node: slot.preferred_node,
+        pinned_node: slot.pinned_node,
     }
 }
 

@@ -24,9 +24,9 @@ use crate::model::id::JobId;
 use crate::model::id::NodeId;
 use crate::model::time::Time;
 use crate::scheduler;
-use crate::scheduler::cluster::AllocFacts;
-use crate::scheduler::cluster::Cluster;
-use crate::scheduler::cluster::NodeFacts;
+use crate::scheduler::AllocFacts;
+use crate::scheduler::Cluster;
+use crate::scheduler::NodeFacts;
 use crate::store::key::Key;
 
 use super::Context;
@@ -186,15 +186,18 @@ fn set_alloc(cluster: &mut Cluster, state: &State, id: AllocId) {
     let Some((entry, desired)) = desired else { return cluster.forget_alloc(id) };
     let alloc = &desired.value;
     let report = entry.report.as_ref().map(|report| &*report.value);
+    let job = alloc.job();
+    let version = state.job_version(&job, alloc.job_version);
     cluster.set_alloc(&AllocFacts {
         id,
         node: alloc.node_id,
-        job: alloc.job(),
+        job: &job,
         group: &alloc.task_group,
-        job_version: alloc.job_version,
+        tasks: version.as_ref().and_then(|version| version.value.group(&alloc.task_group)),
         resources: &alloc.resources,
         previous: alloc.previous,
         holding: !client_status(alloc, report).is_terminal(),
+        stopping: !alloc.is_wanted(),
     });
 }
 
@@ -223,9 +226,9 @@ impl Placing {
         for touch in touched {
             match &touch.key {
                 Key::Alloc(_, alloc) | Key::AllocReport(_, alloc) => {
-                    capacity_changed |= cluster.holds(*alloc);
+                    capacity_changed |= cluster.has_alloc(*alloc);
                     set_alloc(&mut cluster, state, *alloc);
-                    capacity_changed &= !cluster.holds(*alloc);
+                    capacity_changed &= !cluster.has_alloc(*alloc);
                 }
                 Key::NodeInfo(node) | Key::NodeSpec(node) | Key::NodeStatus(node) | Key::NodeLive(node) => {
                     let entry = state.nodes.get(node).cloned().unwrap_or_default();

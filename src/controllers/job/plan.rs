@@ -60,6 +60,8 @@ pub struct Slot {
     pub takes_over: bool,
     pub penalty_nodes: Vec<NodeId>,
     pub preferred_node: Option<NodeId>,
+    /// The only node that will do (system jobs).
+    pub pinned_node: Option<NodeId>,
     pub tracker: Option<RescheduleTracker>,
 }
 
