@@ -25,7 +25,6 @@ use super::footprint::footprint;
 use super::grant::Ask;
 use super::grant::Granter;
 use super::grant::fits;
-use super::node::NodeView;
 use super::property::Property;
 use super::property::Scope;
 use super::property::missing_score;
