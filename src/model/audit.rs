@@ -508,3 +508,70 @@ fn glob(pattern: &str, text: &str) -> bool {
     let escaped: Vec<String> = pattern.split('*').map(regex::escape).collect();
     Regex::new(&format!("^{}$", escaped.join(".*"))).is_ok_and(|regex| regex.is_match(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node() -> NodeInfo {
+        serde_json::from_value(json!({"ID": NodeId::default(), "Datacenter": "dc1", "NodeResources": {
+            "Cpu": {"CpuShares": 1000}, "Memory": {"MemoryMB": 1000}, "Disk": {"DiskMB": 1000}}}))
+        .expect("a node")
+    }
+
+    fn alloc(number: u8, index: u32, cpu: i64, port: u16, previous: Option<u8>) -> Allocation {
+        let id = |number: u8| AllocId::from_random([number; 16]);
+        let mut alloc = Allocation {
+            id: id(number),
+            namespace: "default".to_owned(),
+            job_id: "j".to_owned(),
+            task_group: "g".to_owned(),
+            index,
+            previous: previous.map(id),
+            ..Allocation::default()
+        };
+        alloc.resources = serde_json::from_value(json!({
+            "Tasks": {"t": {"Cpu": {"CpuShares": cpu}}},
+            "Shared": {"DiskMB": 1, "Ports": [{"Label": "p", "Value": port}]},
+        }))
+        .expect("resources");
+        alloc
+    }
+
+    fn numbers(job: Value, allocs: &[Allocation]) -> Vec<u8> {
+        let (job, node, meta) = (serde_json::from_value(job).expect("a job"), node(), BTreeMap::new());
+        let input = AuditInput {
+            nodes: vec![AuditNode { info: &node, meta: &meta }],
+            jobs: vec![&job],
+            allocs: allocs.iter().map(|desired| AuditAlloc { desired, report: None }).collect(),
+            nodes_unchanged: true,
+            ..AuditInput::default()
+        };
+        audit(&input).into_iter().map(|found| found.invariant).collect()
+    }
+
+    #[test]
+    fn broken_states_are_found_and_sound_ones_pass() {
+        let job = |constraints: Value| {
+            json!({"ID": "j", "Namespace": "default", "Type": "service",
+                "TaskGroups": [{"Name": "g", "Count": 2, "Constraints": constraints}]})
+        };
+        let free = || job(json!([]));
+        assert_eq!(numbers(free(), &[alloc(1, 0, 400, 1, None), alloc(2, 1, 400, 2, None)]), []);
+        assert_eq!(numbers(free(), &[alloc(1, 0, 600, 1, None), alloc(2, 1, 600, 2, None)]), [1]);
+        assert_eq!(numbers(free(), &[alloc(1, 0, 400, 1, None), alloc(2, 1, 400, 1, None)]), [1]);
+        assert_eq!(numbers(free(), &[alloc(1, 0, 4, 1, None), alloc(2, 0, 4, 2, None)]), [2]);
+        let three = [alloc(1, 0, 4, 1, None), alloc(2, 1, 4, 2, None), alloc(3, 2, 4, 3, None)];
+        assert_eq!(numbers(free(), &three), [3]);
+        let mut stopped = alloc(1, 0, 600, 1, None);
+        stopped.desired_status = crate::model::allocation::DesiredStatus::Stop;
+        assert_eq!(numbers(free(), &[stopped, alloc(2, 0, 600, 1, Some(1))]), []);
+        let far = json!([{"LTarget": "${node.datacenter}", "Operand": "=", "RTarget": "dc2"}]);
+        assert_eq!(numbers(job(far), &[alloc(1, 0, 4, 1, None)]), [6]);
+        let apart = json!([{"Operand": "distinct_hosts", "RTarget": "true"}]);
+        assert_eq!(numbers(job(apart), &three[..2]), [6]);
+    }
+}
