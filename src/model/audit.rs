@@ -560,7 +560,7 @@ mod tests {
                 "TaskGroups": [{"Name": "g", "Count": 2, "Constraints": constraints}]})
         };
         let free = || job(json!([]));
-        assert_eq!(numbers(free(), &[alloc(1, 0, 400, 1, None), alloc(2, 1, 400, 2, None)]), []);
+        assert_eq!(numbers(free(), &[alloc(1, 0, 400, 1, None), alloc(2, 1, 400, 2, None)]), [0_u8; 0]);
         assert_eq!(numbers(free(), &[alloc(1, 0, 600, 1, None), alloc(2, 1, 600, 2, None)]), [1]);
         assert_eq!(numbers(free(), &[alloc(1, 0, 400, 1, None), alloc(2, 1, 400, 1, None)]), [1]);
         assert_eq!(numbers(free(), &[alloc(1, 0, 4, 1, None), alloc(2, 0, 4, 2, None)]), [2]);
@@ -568,7 +568,7 @@ mod tests {
         assert_eq!(numbers(free(), &three), [3]);
         let mut stopped = alloc(1, 0, 600, 1, None);
         stopped.desired_status = crate::model::allocation::DesiredStatus::Stop;
-        assert_eq!(numbers(free(), &[stopped, alloc(2, 0, 600, 1, Some(1))]), []);
+        assert_eq!(numbers(free(), &[stopped, alloc(2, 0, 600, 1, Some(1))]), [0_u8; 0]);
         let far = json!([{"LTarget": "${node.datacenter}", "Operand": "=", "RTarget": "dc2"}]);
         assert_eq!(numbers(job(far), &[alloc(1, 0, 4, 1, None)]), [6]);
         let apart = json!([{"Operand": "distinct_hosts", "RTarget": "true"}]);
