@@ -38,11 +38,12 @@ pub struct AllocFacts<'a> {
     pub stopping: bool,
 }
 
-/// Hot data of one node, in one cache line: what every scan reads.
+/// Hot data of one node: all that a scan reads for a plain group, so that it runs through one array.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
     pub(super) capacity: Charge,
     pub(super) used: Charge,
+    pub(super) id: NodeId,
     pub(super) class: u32,
     /// Known and ready.
     pub(super) ready: bool,
@@ -51,7 +52,6 @@ pub(super) struct Room {
 /// Cold data of one node.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) id: NodeId,
     /// Absent while allocations are known but their node is not.
     pub(super) view: Option<Arc<NodeView>>,
     pub(super) ports: PortTable,
@@ -432,8 +432,8 @@ impl Cluster {
         if let Some(slot) = self.slots.get(&id) {
             return *slot;
         }
+        let room = Room { id, ..Room::default() };
         let node = Node {
-            id,
             view: None,
             ports: PortTable::default(),
             cores: BTreeMap::new(),
@@ -443,12 +443,12 @@ impl Cluster {
         let slot = match self.free_slots.pop() {
             Some(slot) => {
                 self.nodes[slot as usize] = node;
-                self.rooms[slot as usize] = Room::default();
+                self.rooms[slot as usize] = room;
                 slot
             }
             None => {
                 self.nodes.push(node);
-                self.rooms.push(Room::default());
+                self.rooms.push(room);
                 slot_number(self.nodes.len() - 1)
             }
         };
@@ -459,9 +459,10 @@ impl Cluster {
     fn release_if_unused(&mut self, slot: u32) {
         let node = &self.nodes[slot as usize];
         // The journal may hold records of this slot, so nothing is given back while it is open.
+        let id = self.rooms[slot as usize].id;
         let is_unused = node.view.is_none() && node.allocs == 0 && self.journal.is_none();
-        if is_unused && self.slots.get(&node.id) == Some(&slot) {
-            self.slots.remove(&node.id);
+        if is_unused && self.slots.get(&id) == Some(&slot) {
+            self.slots.remove(&id);
             self.free_slots.push(slot);
         }
     }

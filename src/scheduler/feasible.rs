@@ -92,6 +92,11 @@ impl Requirements {
         !self.per_index.is_empty()
     }
 
+    /// Some requirements must be asked node by node.
+    pub(super) fn is_unique(&self) -> bool {
+        !self.unique.is_empty() || !self.per_index.is_empty()
+    }
+
     /// Checks what is the same for all nodes of a class.
     pub(super) fn check_shared(&self, node: &NodeView) -> Result<(), Unfit> {
         self.shared.iter().try_for_each(|check| check.ask(node))
