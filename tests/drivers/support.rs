@@ -17,6 +17,7 @@ use herder::drivers::TaskDirs;
 use herder::drivers::TaskHandle;
 use herder::drivers::TaskId;
 use herder::drivers::all;
+use herder::drivers::docker::DockerOptions;
 use herder::drivers::supervisor::Supervisor;
 use herder::drivers::unmount_all_below;
 use herder::model::id::AllocId;
@@ -27,7 +28,15 @@ use serde_json::Value;
 pub fn options() -> DriverOptions {
     let supervisor = Supervisor::new(PathBuf::from(env!("CARGO_BIN_EXE_herder")));
     let cgroup_parent = "herder-test".to_owned();
-    DriverOptions { supervisor, raw_exec: true, mock: true, cgroup_parent, ..DriverOptions::default() }
+    let docker = DockerOptions { volumes_enabled: false, ..DockerOptions::default() };
+    DriverOptions {
+        supervisor,
+        raw_exec: true,
+        mock: true,
+        cgroup_parent,
+        docker,
+        ..DriverOptions::default()
+    }
 }
 
 pub struct Bench {
