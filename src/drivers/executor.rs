@@ -104,7 +104,11 @@ impl Executor {
             user: launch.command.user.clone(),
             capabilities: launch.command.capabilities.clone(),
         };
-        let name = format!("{}.{}", config.id.alloc, config.id.task);
+        let mut name = format!("{}.{}", config.id.alloc, config.id.task);
+        if config.id.run > 0 {
+            // Removing an earlier run late must not touch this one.
+            name = format!("{name}.{}", config.id.run);
+        }
         let hierarchy = Hierarchy::of_this_machine();
         let spec = TaskSpec {
             cgroups: cgroup::plan(hierarchy, &self.cgroup_parent, &name, &config.grant, self.pids_limit),

@@ -172,7 +172,7 @@ mod tests {
         for line in ["first line\n", "second line\n", "third\n", "end\n"] {
             log.write(line.as_bytes()).unwrap();
         }
-        assert_eq!(indexes(dir.path(), "web.stdout.").unwrap(), [2, 3]);
+        assert_eq!(indexes(dir.path(), "web.stdout.").unwrap(), [1, 2]);
         assert_eq!(fs::read_to_string(dir.path().join("web.stdout.2")).unwrap(), "third\nend\n");
     }
 

@@ -2,6 +2,7 @@
 //! a restarted agent could not rebuild from the handle that `start` returned.
 
 pub mod cgroup;
+pub mod docker;
 pub mod exec;
 pub mod executor;
 pub mod java;
@@ -232,6 +233,7 @@ pub struct DriverOptions {
     pub chroot: BTreeMap<PathBuf, PathBuf>,
     /// Names without `CAP_`, lower case.
     pub allowed_capabilities: Vec<String>,
+    pub docker: docker::DockerOptions,
 }
 
 impl Default for DriverOptions {
@@ -244,6 +246,7 @@ impl Default for DriverOptions {
             pids_limit: None,
             chroot: exec::DEFAULT_CHROOT.iter().map(|path| (path.into(), path.into())).collect(),
             allowed_capabilities: exec::DEFAULT_CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
+            docker: docker::DockerOptions::default(),
         }
     }
 }
@@ -261,6 +264,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
         allowed_capabilities: options.allowed_capabilities.clone(),
     };
     let mut table: Vec<Arc<dyn Driver>> = vec![
+        docker::boxed(&options.docker),
         Arc::new(raw_exec::RawExec { executor, enabled: options.raw_exec }),
         Arc::new(exec::Exec { isolated: isolated.clone() }),
         Arc::new(java::Java { isolated }),

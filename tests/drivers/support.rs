@@ -17,6 +17,7 @@ use herder::drivers::TaskDirs;
 use herder::drivers::TaskHandle;
 use herder::drivers::TaskId;
 use herder::drivers::all;
+use herder::drivers::docker::DockerOptions;
 use herder::drivers::supervisor::Supervisor;
 use herder::drivers::unmount_all_below;
 use herder::model::id::AllocId;
@@ -26,8 +27,8 @@ use serde_json::Value;
 
 pub fn options() -> DriverOptions {
     let supervisor = Supervisor::new(PathBuf::from(env!("CARGO_BIN_EXE_herder")));
-    let cgroup_parent = "herder-test".to_owned();
-    DriverOptions { supervisor, raw_exec: true, mock: true, cgroup_parent, ..DriverOptions::default() }
+    let docker = DockerOptions { volumes_enabled: false, ..DockerOptions::default() };
+    DriverOptions { supervisor, raw_exec: true, mock: true, docker, ..DriverOptions::default() }
 }
 
 pub struct Bench {
@@ -64,6 +65,8 @@ impl Bench {
         grant.cpu.cpu_shares = 100;
         grant.memory.memory_mb = 64;
         let id = AllocId(uuid::Uuid::new_v4());
+        // A parent of its own, so that it can be removed while other tests run.
+        let options = DriverOptions { cgroup_parent: format!("herder-test-{id}"), ..options.clone() };
         let config = TaskConfig {
             id: TaskId { alloc: id, task: "web".to_owned(), run: 0 },
             namespace: "default".to_owned(),
@@ -82,7 +85,7 @@ impl Bench {
             network_namespace: None,
             kill_signal: String::new(),
         };
-        let driver = all(options).remove(driver).unwrap();
+        let driver = all(&options).remove(driver).unwrap();
         Self { dir, driver, config, handles: Vec::new() }
     }
 
@@ -130,16 +133,37 @@ impl Bench {
             self.driver.remove(&handle).await.unwrap();
         }
         unmount_all_below(self.dir.path()).unwrap();
-        let name = format!("{}.web", self.config.id.alloc);
-        assert_eq!(find_cgroups(&name), Vec::<PathBuf>::new());
+        let parents = self.cgroup_parents();
+        assert!(
+            parents.iter().all(|dir| fs::remove_dir(dir).is_ok()),
+            "control groups are left in {parents:?}"
+        );
+    }
+
+    /// What the drivers of this bench made directly below the mount points.
+    fn cgroup_parents(&self) -> Vec<PathBuf> {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = mountinfo.lines().filter(|line| line.contains(" - cgroup"));
+        let mounts = mounts.filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+        let name = format!("herder-test-{}", self.config.id.alloc);
+        let both = mounts.flat_map(|mount| [mount.join(&name), mount.join(format!("{name}.slice"))]);
+        both.filter(|path| path.exists()).collect()
     }
 }
 
-pub fn find_cgroups(name: &str) -> Vec<PathBuf> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mounts = mountinfo.lines().filter(|line| line.contains(" - cgroup"));
-    let mounts = mounts.filter_map(|line| line.split(' ').nth(4));
-    let v1 = mounts.clone().map(|mount| Path::new(mount).join("herder-test").join(name));
-    let v2 = mounts.map(|mount| Path::new(mount).join("herder-test.slice").join(format!("{name}.scope")));
-    v1.chain(v2).filter(|path| path.exists()).collect()
+impl Drop for Bench {
+    /// A test that failed half way must leave nothing running either.
+    fn drop(&mut self) {
+        let (driver, handles) = (self.driver.clone(), std::mem::take(&mut self.handles));
+        if handles.is_empty() {
+            return;
+        }
+        let clean = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            for handle in handles {
+                let _ = runtime.block_on(driver.remove(&handle));
+            }
+        });
+        let _ = clean.join();
+    }
 }
