@@ -368,6 +368,14 @@ impl RealWorkload {
     }
 }
 
+impl Drop for RealWorkload {
+    fn drop(&mut self) {
+        // Runners hold the table and the table holds the runners: cut the circle. Tasks themselves stay.
+        let slots = std::mem::take(&mut *self.slots.table.lock());
+        drop(slots);
+    }
+}
+
 fn new_record(setup: &Setup) -> AllocRecord {
     AllocRecord {
         allocation: (*setup.allocation).clone(),
@@ -472,3 +480,6 @@ impl Workload for RealWorkload {
         machine.context.ledger.flush().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
