@@ -638,7 +638,11 @@ impl Group {
     }
 
     fn decide(&self, healthy: bool, now: Time) {
-        self.shared.record.lock().health = Some(DeploymentHealth { healthy: Some(healthy), timestamp: now });
+        self.shared.record.lock().health = Some(DeploymentHealth {
+            healthy: Some(healthy),
+            timestamp: now,
+            deployment_id: self.setup.allocation.deployment_id,
+        });
     }
 }
 

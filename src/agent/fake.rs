@@ -167,7 +167,11 @@ impl State {
         }
         match alloc.life.healthy_after {
             Some(Duration::ZERO) => {
-                alloc.health = Some(DeploymentHealth { healthy: Some(true), timestamp: alloc.started_at });
+                alloc.health = Some(DeploymentHealth {
+                    healthy: Some(true),
+                    timestamp: alloc.started_at,
+                    deployment_id: alloc.deployment,
+                });
             }
             // An end at the very same moment wins: only one timer fits the slot.
             Some(after) => {
@@ -186,7 +190,11 @@ impl State {
         alloc.status = if failed { ClientStatus::Failed } else { ClientStatus::Complete };
         alloc.finished_at = now;
         if failed && alloc.deployment.is_some() && alloc.health.is_none() {
-            alloc.health = Some(DeploymentHealth { healthy: Some(false), timestamp: now });
+            alloc.health = Some(DeploymentHealth {
+                healthy: Some(false),
+                timestamp: now,
+                deployment_id: alloc.deployment,
+            });
         }
         let forgotten = alloc.forgotten;
         self.timers.retain(|(_, owner), _| *owner != id);
@@ -246,7 +254,11 @@ impl State {
                 Due::Healthy => {
                     let now = self.now();
                     if let Some(alloc) = self.allocs.get_mut(&id) {
-                        alloc.health = Some(DeploymentHealth { healthy: Some(true), timestamp: now });
+                        alloc.health = Some(DeploymentHealth {
+                            healthy: Some(true),
+                            timestamp: now,
+                            deployment_id: alloc.deployment,
+                        });
                     }
                     self.report(id);
                 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
+use sha2::Digest;
+use sha2::Sha256;
 
 use super::constraint::Affinity;
 use super::constraint::Constraint;
@@ -13,6 +15,7 @@ use super::group::TaskGroup;
 use super::group::UpdateStrategy;
 use super::id::DEFAULT_NAMESPACE;
 use super::id::JobId;
+use super::wire::is_default;
 use super::wire::null;
 
 /// The four kinds of job.
@@ -127,6 +130,12 @@ pub struct Job {
     pub ui: Option<Value>,
     #[serde(rename = "VersionTag")]
     pub version_tag: Option<VersionTag>,
+    /// A stopped job whose keys go once every agent has confirmed the end of its allocations.
+    #[serde(rename = "Purge", skip_serializing_if = "is_default")]
+    pub purge: bool,
+    /// Marks a value that was validated and given its version; see [`Job::seal`]. Herder's own field.
+    #[serde(rename = "SpecDigest", skip_serializing_if = "is_default")]
+    pub spec_digest: String,
     /// Fields of newer versions, kept through a round trip.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
@@ -166,9 +175,28 @@ impl Job {
             job_modify_index: 0,
             submit_time: 0,
             version_tag: None,
+            purge: false,
+            spec_digest: String::new(),
             ..job.clone()
         };
         plain(self) == plain(other)
+    }
+
+    /// Marks this value as accepted. Anything may `put` a job at its key; a value whose digest does not match
+    /// its contents was written or edited by hand, and waits for the intake controller.
+    pub fn seal(&mut self) {
+        self.spec_digest = self.digest();
+    }
+
+    /// True if the value is as it was when it was sealed.
+    pub fn is_sealed(&self) -> bool {
+        !self.spec_digest.is_empty() && self.spec_digest == self.digest()
+    }
+
+    fn digest(&self) -> String {
+        let stored = Job { spec_digest: String::new(), ..self.clone() };
+        let bytes = serde_json::to_vec(&stored).expect("a job is plain data");
+        hex::encode(&Sha256::digest(&bytes)[..16])
     }
 }
 

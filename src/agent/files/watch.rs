@@ -63,3 +63,20 @@ impl Changes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::files::beneath::Directory;
+
+    #[tokio::test]
+    async fn the_kernel_tells_of_changes_in_an_open_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::open(root.path()).unwrap();
+        let mut changes = Changes::kernel(&directory.as_path()).unwrap();
+        for text in ["a", "b"] {
+            std::fs::write(root.path().join("f"), text).unwrap();
+            tokio::time::timeout(Duration::from_secs(20), changes.next()).await.unwrap();
+        }
+    }
+}

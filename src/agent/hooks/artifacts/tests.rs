@@ -86,7 +86,11 @@ impl Alloc {
     }
 
     async fn fetch_with(&self, artifact: Artifact, options: ArtifactOptions) -> Result<(), HookError> {
-        fetch(&artifact, &self.dirs, &options, &(Arc::new(|_: &str| {}) as HookProgress)).await
+        let progress: HookProgress = Arc::new(|_: &str| {});
+        // Boxed as `Send`, because runners move between threads.
+        let fetch: futures::future::BoxFuture<'_, _> =
+            Box::pin(fetch(&artifact, &self.dirs, &options, &progress));
+        fetch.await
     }
 
     async fn fetch(&self, artifact: Artifact) -> Result<(), String> {
@@ -485,4 +489,46 @@ async fn chown_gives_the_destination_to_the_user() {
     let error =
         alloc.fetch_with(Artifact { chown: true, ..artifact(&server.url("b")) }, options).await.unwrap_err();
     assert!(error.message.ends_with("failed to chown: user: unknown user no-such-user"), "{error}");
+}
+
+#[tokio::test]
+async fn other_compressions_use_the_tools_of_the_machine() {
+    let tar = tar_of(&[("d/run", tar::EntryType::Regular, "x", 0o755)]);
+    for (tool, suffix) in [("xz", "xz"), ("bzip2", "bz2"), ("zstd", "zst")] {
+        let compress = |bytes: &[u8]| -> Option<Vec<u8>> {
+            let mut input = tempfile::tempfile().unwrap();
+            input.write_all(bytes).unwrap();
+            input.rewind().unwrap();
+            let output = std::process::Command::new(tool).arg("-c").stdin(input).output().ok()?;
+            Some(output.stdout)
+        };
+        let Some(packed) = compress(&tar) else {
+            let server = Server::file(&tar).await;
+            let error =
+                Alloc::new().fetch(artifact(&server.url(&format!("a.tar.{suffix}")))).await.unwrap_err();
+            assert!(error.contains(&format!("{tool} must be available and on the PATH")), "{error}");
+            continue;
+        };
+        let alloc = Alloc::new();
+        let server = Server::file(&packed).await;
+        alloc.fetch(artifact(&server.url(&format!("a.tar.{suffix}")))).await.unwrap();
+        assert_eq!((alloc.read("local/d/run").as_str(), alloc.mode("local/d/run")), ("x", 0o755));
+
+        let server = Server::file(&compress(b"text").unwrap()).await;
+        let url = server.url(&format!("a.{suffix}"));
+        alloc
+            .fetch(Artifact { getter_mode: "file".into(), relative_dest: "b".into(), ..artifact(&url) })
+            .await
+            .unwrap();
+        assert_eq!(alloc.read("b"), "text");
+        let error = alloc.fetch(artifact(&url)).await.unwrap_err();
+        assert!(
+            error.ends_with(&format!("{tool}-compressed files can only unarchive to a single file")),
+            "{error}"
+        );
+
+        let server = Server::file(b"no such format").await;
+        let error = alloc.fetch(artifact(&server.url(&format!("a.tar.{suffix}")))).await.unwrap_err();
+        assert!(error.contains("could not decompress") || error.contains("tar"), "{error}");
+    }
 }

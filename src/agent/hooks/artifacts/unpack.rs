@@ -1,4 +1,4 @@
-//! Unpacks zip, tar, tar.gz and gz. Every entry is written below one directory descriptor, so that no name or link in
+//! Unpacks archives: zip, tar and gzip here, others with the machine's own decompressors. Every entry is written below one directory descriptor, so that no name or link in
 //! an archive reaches out of it; numbers and sizes are bounded while unpacking, not by what the archive claims.
 
 use std::ffi::OsStr;
@@ -8,6 +8,9 @@ use std::io::Read;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +23,8 @@ use crate::agent::files::beneath::Links;
 /// Mode of files whose archive knows none.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
+/// Zeros that may follow a tar, bytes.
+const PADDING_MAX: u64 = 1 << 20;
 /// Largest target of a symbolic link in a zip.
 const LINK_MAX_BYTES: u64 = 4096;
 
@@ -30,26 +35,46 @@ pub(super) enum Format {
     TarGz,
     Zip,
     Gz,
-    /// Known by name, but not unpacked.
-    Unsupported(&'static str),
+    /// A tar behind one of the machine's decompressors.
+    TarBy(Tool),
+    /// A single file behind one.
+    By(Tool),
+}
+
+/// A program of the machine that decompresses standard input to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tool {
+    Bzip2,
+    Xz,
+    Zstd,
+}
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// Suffixes of the URL path, longest first.
 const SUFFIXES: [(&str, Format); 14] = [
-    ("tar.bz2", Format::Unsupported("tar.bz2")),
-    ("tar.zst", Format::Unsupported("tar.zst")),
+    ("tar.bz2", Format::TarBy(Tool::Bzip2)),
+    ("tar.zst", Format::TarBy(Tool::Zstd)),
     ("tar.gz", Format::TarGz),
-    ("tar.xz", Format::Unsupported("tar.xz")),
-    ("tbz2", Format::Unsupported("tbz2")),
-    ("tzst", Format::Unsupported("tzst")),
+    ("tar.xz", Format::TarBy(Tool::Xz)),
+    ("tbz2", Format::TarBy(Tool::Bzip2)),
+    ("tzst", Format::TarBy(Tool::Zstd)),
     ("tar", Format::Tar),
     ("tgz", Format::TarGz),
-    ("txz", Format::Unsupported("txz")),
+    ("txz", Format::TarBy(Tool::Xz)),
     ("zip", Format::Zip),
-    ("bz2", Format::Unsupported("bz2")),
-    ("zst", Format::Unsupported("zst")),
+    ("bz2", Format::By(Tool::Bzip2)),
+    ("zst", Format::By(Tool::Zstd)),
     ("gz", Format::Gz),
-    ("xz", Format::Unsupported("xz")),
+    ("xz", Format::By(Tool::Xz)),
 ];
 
 impl Format {
@@ -97,10 +122,12 @@ pub(super) enum UnpackError {
     Parent(String),
     #[error("entry {0:?} links out of the archive, to {1:?}")]
     LinkEscapes(String, String),
-    #[error("{0} archives cannot be unpacked here; use tar.gz or zip, or set archive=false")]
-    Unsupported(&'static str),
-    #[error("gzip-compressed files can only unarchive to a single file")]
-    SingleFileOnly,
+    #[error("{0} must be available and on the PATH to unpack this; or use tar.gz or zip")]
+    NoTool(&'static str),
+    #[error("{0} could not decompress the download")]
+    Tool(&'static str),
+    #[error("{0}-compressed files can only unarchive to a single file")]
+    SingleFileOnly(&'static str),
     #[error("expected a single file, got {0} files")]
     NotOneFile(usize),
     #[error("subdirectory {0:?} not found")]
@@ -164,8 +191,9 @@ impl<'a> Unpacker<'a> {
             Format::Tar => self.tar(archive)?,
             Format::TarGz => self.tar(MultiGzDecoder::new(io::BufReader::new(archive)))?,
             Format::Zip => self.zip(archive)?,
-            Format::Gz => return Err(UnpackError::SingleFileOnly),
-            Format::Unsupported(name) => return Err(UnpackError::Unsupported(name)),
+            Format::TarBy(tool) => with_tool(tool, archive, |content| self.tar(content))?,
+            Format::Gz => return Err(UnpackError::SingleFileOnly("gzip")),
+            Format::By(tool) => return Err(UnpackError::SingleFileOnly(tool.name())),
         }
         match self.subdirectory {
             Some(path) if !self.found => Err(UnpackError::NoSubdirectory(path.display().to_string())),
@@ -196,7 +224,10 @@ impl<'a> Unpacker<'a> {
                 let mode = zip_mode(&file);
                 self.file(self.into, name, &mut file, mode)
             }
-            Format::Unsupported(name) => Err(UnpackError::Unsupported(name)),
+            Format::TarBy(tool) => with_tool(tool, archive, |content| self.one_of_tar(content, name)),
+            Format::By(tool) => {
+                with_tool(tool, archive, |mut content| self.file(self.into, name, &mut content, FILE_MODE))
+            }
         }
     }
 
@@ -342,6 +373,36 @@ impl<'a> Unpacker<'a> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Runs `tool` on `archive` and gives its output to `unpack`. The program ends with this call.
+fn with_tool(
+    tool: Tool,
+    archive: &File,
+    unpack: impl FnOnce(&mut ChildStdout) -> Result<(), UnpackError>,
+) -> Result<(), UnpackError> {
+    let name = tool.name();
+    let mut command = Command::new(name);
+    command.args(["-d", "-c"]).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.stdin(archive.try_clone()?).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => UnpackError::NoTool(name),
+        _ => error.into(),
+    })?;
+    let unpacked = match &mut child.stdout {
+        Some(output) => {
+            unpack(output).and_then(|()| Ok(io::copy(&mut output.take(PADDING_MAX), &mut io::sink())?))
+        }
+        None => Err(UnpackError::Tool(name)),
+    };
+    // It has ended, or nobody wants more of it.
+    drop(child.stdout.take());
+    if unpacked.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    unpacked?;
+    if status.success() { Ok(()) } else { Err(UnpackError::Tool(name)) }
 }
 
 /// Archives made on systems without mode bits get those of an ordinary file.

@@ -66,6 +66,8 @@ struct State {
     context: ServiceContext,
     registrations: BTreeMap<String, ServiceRegistration>,
     checks: BTreeMap<String, Running>,
+    /// Results of checks that have not been started again yet.
+    before: BTreeMap<String, CheckResult>,
     /// Nothing is registered any more, and nothing may be.
     deregistered: bool,
 }
@@ -90,10 +92,23 @@ impl ServiceManager {
         sink: Arc<dyn ServiceSink>,
         restarts: mpsc::Sender<CheckRestartRequest>,
     ) -> ServiceManager {
+        Self::resume(context, services, sink, restarts, BTreeMap::new())
+    }
+
+    /// As [`ServiceManager::start`] for services that are registered already, after a restart of the agent: checks
+    /// stand as `before` says, by check id, until they have been asked again. So nothing is written meanwhile.
+    pub fn resume(
+        context: ServiceContext,
+        services: Vec<Service>,
+        sink: Arc<dyn ServiceSink>,
+        restarts: mpsc::Sender<CheckRestartRequest>,
+        before: BTreeMap<String, CheckResult>,
+    ) -> ServiceManager {
         let state = State {
             context: context.clone(),
             registrations: BTreeMap::new(),
             checks: BTreeMap::new(),
+            before,
             deregistered: false,
         };
         let manager = Self { shared: Arc::new(Shared { sink, restarts, state: Mutex::new(state) }) };
@@ -139,7 +154,10 @@ impl ServiceManager {
             if state.checks.get(&check.id).is_some_and(|running| running.check == check) {
                 continue;
             }
-            let standing = Standing::new(&check, Instant::now(), state.context.clock.now());
+            let mut standing = Standing::new(&check, Instant::now(), state.context.clock.now());
+            if let Some(result) = state.before.remove(&check.id) {
+                standing.result = result;
+            }
             let task = tokio::spawn(run(self.shared.clone(), check.clone()));
             state.checks.insert(check.id.clone(), Running { check, standing, task });
         }

@@ -336,3 +336,19 @@ async fn an_update_writes_only_what_differs() {
     assert_eq!(setup.sink.take(), ["-b-", "+a-http Success"]);
     assert_eq!(setup.manager.results().into_values().next().unwrap().status, CheckStatus::Success);
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_of_the_agent_checks_stand_as_before() {
+    let first = start(script_check());
+    after(6).await;
+    let before = first.manager.results();
+    drop(first.manager);
+    let sink = Arc::new(FakeSink::default());
+    let service = Service { checks: vec![script_check()], ..service("a", "http") };
+    let (sender, _restarts) = mpsc::channel(4);
+    let manager = ServiceManager::resume(first.context, vec![service], sink.clone(), sender, before.clone());
+    assert_eq!(sink.take(), ["+a-http Success"], "what the sink knows already and drops");
+    assert_eq!((manager.results(), manager.health().is_passing()), (before, true));
+    after(100).await;
+    assert_eq!(sink.take(), Vec::<String>::new());
+}

@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -117,9 +119,12 @@ pub(super) fn on_stage<T>(act: impl FnOnce(&mut Stage) -> T) -> Option<T> {
 /// Renders `text`. Errors are texts in the words of consul-template: `(dynamic): parse: template: :1: …`.
 pub(super) fn render(text: &str, syntax: &Syntax, name: &str, scene: &Scene) -> Result<Rendering, String> {
     let source = normalise(text, &syntax.left, &syntax.right);
-    let mut program = Program::with_limits(limits());
-    program.add_funcs(FUNCTIONS);
-    program.parse(source.as_str()).map_err(|error| format!("{name}: parse: {}", parse_text(&error)))?;
+    let program = guarded(|| {
+        let mut program = Program::with_limits(limits());
+        program.add_funcs(FUNCTIONS);
+        program.parse(source.as_str()).map(|()| program)
+    });
+    let program = program?.map_err(|error| format!("{name}: parse: {}", parse_text(&error)))?;
     let stage = Stage {
         scene: scene.clone(),
         strict: syntax.strict,
@@ -129,9 +134,9 @@ pub(super) fn render(text: &str, syntax: &Syntax, name: &str, scene: &Scene) -> 
     };
     STAGE.set(Some(stage));
     let root = if syntax.strict { Value::Object(HashMap::new()) } else { Value::NoValue };
-    let rendered = program.render(&Context::from(root));
+    let rendered = guarded(|| program.render(&Context::from(root)));
     let stage = STAGE.take().ok_or("the rendering lost its scene")?;
-    match rendered {
+    match rendered? {
         Ok(text) => Ok(Rendering { text, used: stage.used, missing: stage.missing }),
         // Data that are not there yet can make an index or a field fail; that is no error of the template.
         Err(_) if !stage.missing.is_empty() => {
@@ -139,6 +144,11 @@ pub(super) fn render(text: &str, syntax: &Syntax, name: &str, scene: &Scene) -> 
         }
         Err(error) => Err(format!("{name}: execute: {}", execute_text(&error, &source))),
     }
+}
+
+/// A bug of the library must fail one template, not the agent.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the template engine failed on this template".to_owned())
 }
 
 fn limits() -> Limits {

@@ -209,6 +209,28 @@ fn what_is_not_known_is_recorded_and_breaks_nothing() {
     assert!(error.contains("Service(\"new\")") && error.contains("Variable { path: \"zz\""), "{error}");
 }
 
+proptest::proptest! {
+    /// Whatever pieces a template is put together from, rendering ends with a text or an error.
+    #[test]
+    fn no_template_text_breaks_the_engine(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "{{", "}}", "{{ ", " }}", "-", " - ", "if ", "else ", "with ", "end", "range ", "$x", ":=", ".", "|", "(", ")",
+        "\"", "`", "'", "\\", "/*", "*/", "env \"A\"", "nomadService \"redis\"", "loop 2", "index", "0", "1e9",
+        "printf \"%d\"", "é", "\n", " ", "define \"t\"", "template \"t\"", "break", "scratch.Set", "nil", "parseJSON",
+    ]), 0..12)) {
+        let text = pieces.concat();
+        let failed = "the template engine failed on this template";
+        proptest::prop_assert!(rendered(&text, false) != Err(failed.to_owned()), "{}", text);
+        let swapped = Syntax { left: "-".to_owned(), right: "|".to_owned(), strict: true };
+        let error = render(&text, &swapped, "(dynamic)", &scene()).err();
+        proptest::prop_assert!(error.as_deref() != Some(failed), "{}", text);
+    }
+
+    #[test]
+    fn no_environment_file_breaks_the_parser(text in "[A= \"'#\\\\u0-9\n\t]{0,24}") {
+        let _ = env::parse(&text);
+    }
+}
+
 /// A catalog that tests change.
 #[derive(Default)]
 struct FakeCatalog {
@@ -331,6 +353,20 @@ async fn an_empty_service_renders_and_a_new_instance_restarts_once() {
     setup.catalog.set("redis", vec![service("redis", "other-host", 7, &[])]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn an_environment_template_of_a_usual_job_gives_its_variables() {
+    let setup = Setup::new();
+    let text = "\n{{ range nomadService \"redis-svc\" }}\nREDIS_HOST={{ .Address }}\nREDIS_PORT={{ .Port }}\n\
+                TASK={{ env \"NOMAD_TASK_NAME\"}}\n{{ end }}\nPTC_BUDGET={{ env \"NOMAD_META_budget\" }}\n";
+    setup.catalog.set("redis-svc", vec![service("redis-svc", "10.0.0.5", 23456, &[])]);
+    let env = Template { envvars: true, ..template(text, "local/env.txt") };
+    let (manager, _changes) = setup.start(vec![env]).await.unwrap();
+    assert_eq!(
+        manager.env().unwrap(),
+        map(&[("REDIS_HOST", "10.0.0.5"), ("REDIS_PORT", "23456"), ("TASK", "web"), ("PTC_BUDGET", "")])
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -499,4 +535,11 @@ async fn a_catalog_that_does_not_answer_is_asked_again() {
     *setup.catalog.unreachable.lock().unwrap() = false;
     assert_eq!(changes.recv().await, Some(TemplateChange::Restart));
     assert_eq!(setup.read("local/a"), "P=1\n");
+}
+
+#[test]
+fn managers_can_be_shared_between_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<TemplateManager>();
+    check::<crate::agent::hooks::services::ServiceManager>();
 }

@@ -1,0 +1,581 @@
+//! Input variables and locals: their declarations, their types, and where their values come from.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hcl::Value;
+use hcl_edit::Span;
+use hcl_edit::expr::Expression;
+use hcl_edit::parser::parse_expr;
+use hcl_edit::structure::Block;
+use hcl_edit::structure::Body;
+
+use super::decode::Decoder;
+use super::decode::expression_span;
+use super::decode::header_span;
+use super::diagnostic::Diagnostic;
+use super::diagnostic::Diagnostics;
+use super::diagnostic::Severity;
+use super::diagnostic::SourceText;
+use super::hcl_json;
+use super::json;
+use super::scope::Scope;
+use super::syntax;
+
+/// Values for the variables of a job file, in rising precedence: environment, files, flags.
+#[derive(Clone, Debug)]
+pub struct Variables {
+    /// Values of `NOMAD_VAR_<name>` and `HERDER_VAR_<name>`, by name.
+    pub environment: BTreeMap<String, String>,
+    /// Files of `-var-file` in order: name and text.
+    pub files: Vec<(String, String)>,
+    /// Pairs of `-var` in order.
+    pub flags: Vec<(String, String)>,
+    /// Whether a value for an undeclared variable is an error (else a warning). True by default.
+    pub strict: bool,
+    /// Whether functions may read files of this machine: only for the CLI.
+    pub filesystem: bool,
+}
+
+impl Default for Variables {
+    fn default() -> Self {
+        let (environment, files, flags) = Default::default();
+        Self { environment, files, flags, strict: true, filesystem: false }
+    }
+}
+
+impl Variables {
+    /// Takes the values out of a process environment. `HERDER_VAR_x` wins over `NOMAD_VAR_x`.
+    #[must_use]
+    pub fn with_environment(mut self, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut own = BTreeMap::new();
+        for (name, value) in environment {
+            if let Some(name) = name.strip_prefix("HERDER_VAR_") {
+                own.insert(name.to_owned(), value);
+            } else if let Some(name) = name.strip_prefix("NOMAD_VAR_") {
+                self.environment.insert(name.to_owned(), value);
+            }
+        }
+        self.environment.extend(own);
+        self
+    }
+}
+
+/// The type of a variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TypeExpr {
+    Any,
+    Text,
+    Number,
+    Flag,
+    List(Box<TypeExpr>),
+    Set(Box<TypeExpr>),
+    Map(Box<TypeExpr>),
+    Object(Vec<(String, TypeExpr)>),
+    Tuple(Vec<TypeExpr>),
+}
+
+impl TypeExpr {
+    /// Reads `list(string)` and the like.
+    pub(super) fn parse(written: &str) -> Result<Self, String> {
+        let expression = parse_expr(written).map_err(|_| format!("{written:?} is not a type"))?;
+        Self::from_expression(&expression)
+    }
+
+    fn from_expression(expression: &Expression) -> Result<Self, String> {
+        let unknown = || {
+            format!("The keyword \"{}\" is not a valid type specification.", expression.to_string().trim())
+        };
+        match expression {
+            Expression::Variable(name) => match name.as_str() {
+                "any" => Ok(Self::Any),
+                "string" => Ok(Self::Text),
+                "number" => Ok(Self::Number),
+                "bool" => Ok(Self::Flag),
+                "list" => Ok(Self::List(Box::new(Self::Any))),
+                "set" => Ok(Self::Set(Box::new(Self::Any))),
+                "map" => Ok(Self::Map(Box::new(Self::Any))),
+                _ => Err(unknown()),
+            },
+            Expression::FuncCall(call) => {
+                let argument = call.args.get(0).ok_or_else(unknown)?;
+                match call.name.name.as_str() {
+                    "list" => Ok(Self::List(Box::new(Self::from_expression(argument)?))),
+                    "set" => Ok(Self::Set(Box::new(Self::from_expression(argument)?))),
+                    "map" => Ok(Self::Map(Box::new(Self::from_expression(argument)?))),
+                    "tuple" => {
+                        let items = argument.as_array().ok_or_else(unknown)?;
+                        Ok(Self::Tuple(items.iter().map(Self::from_expression).collect::<Result<_, _>>()?))
+                    }
+                    "object" => {
+                        let object = argument.as_object().ok_or_else(unknown)?;
+                        let field =
+                            |(key, value): (&hcl_edit::expr::ObjectKey, &hcl_edit::expr::ObjectValue)| {
+                                let name = match key {
+                                    hcl_edit::expr::ObjectKey::Ident(name) => name.as_str().to_owned(),
+                                    hcl_edit::expr::ObjectKey::Expression(name) => {
+                                        name.as_str().map(str::to_owned).ok_or_else(unknown)?
+                                    }
+                                };
+                                Ok::<_, String>((name, Self::from_expression(value.expr())?))
+                            };
+                        Ok(Self::Object(object.iter().map(field).collect::<Result<_, _>>()?))
+                    }
+                    _ => Err(unknown()),
+                }
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Converts a value, as HCL does.
+    pub(super) fn convert(&self, value: Value) -> Result<Value, String> {
+        if value.is_null() {
+            return Ok(value);
+        }
+        match (self, value) {
+            (Self::Any, value) => Ok(value),
+            (Self::Text, Value::String(text)) => Ok(Value::String(text)),
+            (Self::Text, Value::Number(number)) => Ok(Value::String(number.to_string())),
+            (Self::Text, Value::Bool(flag)) => Ok(Value::String(flag.to_string())),
+            (Self::Text, _) => Err("string required".to_owned()),
+            (Self::Number, Value::Number(number)) => Ok(Value::Number(number)),
+            (Self::Number, Value::String(text)) => {
+                number_of(&text).ok_or_else(|| "a number is required".to_owned())
+            }
+            (Self::Number, _) => Err("number required".to_owned()),
+            (Self::Flag, Value::Bool(flag)) => Ok(Value::Bool(flag)),
+            (Self::Flag, Value::String(text)) => match text.as_str() {
+                "true" | "1" => Ok(Value::Bool(true)),
+                "false" | "0" => Ok(Value::Bool(false)),
+                _ => Err("a bool is required".to_owned()),
+            },
+            (Self::Flag, _) => Err("bool required".to_owned()),
+            (Self::List(item), Value::Array(items)) => {
+                items.into_iter().map(|value| item.convert(value)).collect::<Result<_, _>>().map(Value::Array)
+            }
+            (Self::Set(item), Value::Array(items)) => {
+                let mut out: Vec<Value> = Vec::new();
+                for value in items {
+                    let value = item.convert(value)?;
+                    if !out.contains(&value) {
+                        out.push(value);
+                    }
+                }
+                out.sort_by_key(ToString::to_string);
+                Ok(Value::Array(out))
+            }
+            (Self::Map(item), Value::Object(map)) => {
+                let convert = |(key, value)| item.convert(value).map(|value| (key, value));
+                map.into_iter().map(convert).collect::<Result<_, _>>().map(Value::Object)
+            }
+            (Self::Object(fields), Value::Object(mut map)) => {
+                let mut out = hcl::Map::new();
+                for (name, kind) in fields {
+                    let value =
+                        map.shift_remove(name).ok_or_else(|| format!("attribute {name:?} is required"))?;
+                    out.insert(name.clone(), kind.convert(value)?);
+                }
+                Ok(Value::Object(out))
+            }
+            (Self::Tuple(kinds), Value::Array(items)) if kinds.len() == items.len() => {
+                let pairs = kinds.iter().zip(items);
+                pairs.map(|(kind, value)| kind.convert(value)).collect::<Result<_, _>>().map(Value::Array)
+            }
+            (Self::List(_), _) => Err("list required".to_owned()),
+            (Self::Set(_), _) => Err("set required".to_owned()),
+            (Self::Map(_), _) => Err("map required".to_owned()),
+            (Self::Object(_), _) => Err("object required".to_owned()),
+            (Self::Tuple(_), _) => Err("tuple required".to_owned()),
+        }
+    }
+
+    /// The type that a default value implies for text from outside.
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::String(_) => Self::Text,
+            Value::Number(_) => Self::Number,
+            Value::Bool(_) => Self::Flag,
+            _ => Self::Any,
+        }
+    }
+
+    fn takes_raw_text(&self) -> bool {
+        matches!(self, Self::Text | Self::Number)
+    }
+}
+
+fn number_of(text: &str) -> Option<Value> {
+    if let Ok(whole) = text.trim().parse::<i64>() {
+        return Some(Value::from(whole));
+    }
+    text.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
+}
+
+/// A declared variable.
+struct Declared<'a> {
+    kind: Option<TypeExpr>,
+    value: Option<Value>,
+    /// Where the value came from, for messages.
+    origin: &'static str,
+    validations: Vec<&'a Block>,
+}
+
+/// Reads all declarations of a file and gives `scope` its `var` and `local`.
+pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
+    let mut declared = BTreeMap::new();
+    for block in body.get_blocks("variables") {
+        for attribute in block.body.attributes() {
+            let value = decoder.evaluate(&attribute.value, scope);
+            let kind = value.as_ref().map(TypeExpr::of);
+            let variable = Declared { kind, value, origin: "default", validations: Vec::new() };
+            insert(decoder, &mut declared, attribute.key.as_str(), header_span(block), variable);
+        }
+    }
+    for block in body.get_blocks("variable") {
+        declaration(decoder, &mut declared, block, scope);
+    }
+    apply(decoder, &mut declared, given);
+    let mut values = hcl::Map::new();
+    for (name, variable) in &declared {
+        match &variable.value {
+            Some(value) => {
+                values.insert(name.clone(), value.clone());
+            }
+            None => {
+                let detail = "A used variable must be set or have a default value; see \
+                              https://developer.hashicorp.com/nomad/docs/job-specification/hcl2/variables for details.";
+                let diagnostic = Diagnostic::nowhere(format!("Unset variable \"{name}\""), detail)
+                    .with_hint(format!("set it with -var '{name}=…', -var-file, or NOMAD_VAR_{name}"));
+                decoder.diagnostics.push(diagnostic);
+                // A placeholder, so that one missing value is one error.
+                values.insert(name.clone(), Value::String(String::new()));
+            }
+        }
+    }
+    scope.declare("var", Value::Object(values));
+    for (name, variable) in &declared {
+        validate(decoder, name, variable, scope);
+    }
+    locals(decoder, body, given, scope);
+}
+
+fn insert<'a>(
+    decoder: &mut Decoder,
+    declared: &mut BTreeMap<String, Declared<'a>>,
+    name: &str,
+    span: std::ops::Range<usize>,
+    variable: Declared<'a>,
+) {
+    if declared.insert(name.to_owned(), variable).is_some() {
+        decoder.error(span, "Duplicate variable", format!("Duplicate {name} variable definition found."));
+    }
+}
+
+fn declaration<'a>(
+    decoder: &mut Decoder,
+    declared: &mut BTreeMap<String, Declared<'a>>,
+    block: &'a Block,
+    scope: &Scope,
+) {
+    let span = header_span(block);
+    let Some(name) = block.labels.first().map(|label| label.as_str().to_owned()) else {
+        let detail = "All variable blocks must have 1 labels (name).";
+        decoder.error(span, "Missing name for variable", detail);
+        return;
+    };
+    if hcl::Identifier::new(name.as_str()).is_err() {
+        let detail = "Name must start with a letter or underscore and may contain only letters, digits, underscores, \
+                      and dashes.";
+        decoder.error(span, "Invalid variable name", detail);
+        return;
+    }
+    let mut variable = Declared { kind: None, value: None, origin: "default", validations: Vec::new() };
+    for attribute in block.body.attributes() {
+        let place = attribute.key.span().unwrap_or_default();
+        match attribute.key.as_str() {
+            "description" => {}
+            "type" => match TypeExpr::from_expression(&attribute.value) {
+                Ok(kind) => variable.kind = Some(kind),
+                Err(why) => {
+                    decoder.error(expression_span(&attribute.value), "Invalid type specification", why)
+                }
+            },
+            "default" => variable.value = decoder.evaluate(&attribute.value, scope),
+            other => {
+                let detail = format!("An argument named \"{other}\" is not expected here.");
+                decoder.error(place, "Unsupported argument", detail);
+            }
+        }
+    }
+    for inner in block.body.blocks() {
+        match inner.ident.as_str() {
+            "validation" => variable.validations.push(inner),
+            other => decoder.unknown_block(other, header_span(inner), &super::schema::EMPTY),
+        }
+    }
+    match (variable.kind.clone(), variable.value.take()) {
+        (Some(kind), Some(value)) => match kind.convert(value) {
+            Ok(value) => variable.value = Some(value),
+            Err(why) => {
+                let place =
+                    block.body.get_attribute("default").map(|default| expression_span(&default.value));
+                let detail = format!(
+                    "This default value is not compatible with the variable's type constraint: {why}."
+                );
+                decoder.error(place.unwrap_or(span.clone()), "Invalid default value for variable", detail);
+            }
+        },
+        (None, Some(value)) => {
+            variable.kind = Some(TypeExpr::of(&value));
+            variable.value = Some(value);
+        }
+        (_, None) => {}
+    }
+    insert(decoder, declared, &name, span, variable);
+}
+
+/// Takes values from environment, files and flags, in this order.
+fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, given: &Variables) {
+    for (name, raw) in &given.environment {
+        if let Some(variable) = declared.get_mut(name) {
+            let source = SourceText { name: format!("<value for var.{name} from env>"), text: raw.clone() };
+            assign_text(decoder, variable, name, source, "env");
+        }
+    }
+    for (file, text) in &given.files {
+        match parse_file(file, text) {
+            Ok(parsed) => assign_file(decoder, declared, &parsed, given),
+            Err(problems) => decoder.diagnostics.0.extend(problems.0),
+        }
+    }
+    for (name, raw) in &given.flags {
+        match declared.get_mut(name) {
+            Some(variable) => {
+                let source =
+                    SourceText { name: format!("<value for var.{name} from arguments>"), text: raw.clone() };
+                assign_text(decoder, variable, name, source, "cmd");
+            }
+            None => undeclared(decoder, given, "Undefined -var variable", name, None),
+        }
+    }
+}
+
+/// A file of variables, in HCL or in JSON.
+fn parse_file(name: &str, text: &str) -> Result<syntax::Syntax, Diagnostics> {
+    if !text.trim_start().starts_with('{') {
+        return syntax::parse(name, text);
+    }
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let value = json::parse(text).map_err(|failure| {
+        let span = failure.offset..failure.offset + 1;
+        Diagnostic::at(&source, span, "Invalid JSON", failure.message)
+    })?;
+    let body = hcl_json::assignments(&value);
+    let body = body.map_err(|why| Diagnostic::at(&source, 0..1, "Invalid variable name", why))?;
+    Ok(syntax::Syntax { body, source, warnings: Vec::new() })
+}
+
+fn undeclared(
+    decoder: &mut Decoder,
+    given: &Variables,
+    summary: &str,
+    name: &str,
+    place: Option<(&Arc<SourceText>, std::ops::Range<usize>)>,
+) {
+    let detail = format!(
+        "A \"{name}\" variable value was set but was not found in the job file. To use it, declare it with a variable \
+         \"{name}\" block."
+    );
+    let mut diagnostic = match place {
+        Some((source, span)) => Diagnostic::at(source, span, summary, detail),
+        None => Diagnostic::nowhere(summary, detail),
+    };
+    if !given.strict {
+        diagnostic.severity = Severity::Warning;
+    }
+    decoder.diagnostics.push(diagnostic);
+}
+
+fn assign_file(
+    decoder: &mut Decoder,
+    declared: &mut BTreeMap<String, Declared<'_>>,
+    parsed: &syntax::Syntax,
+    given: &Variables,
+) {
+    let scope = Scope::new(false);
+    for block in parsed.body.blocks() {
+        let detail = "A .var file is used to assign values to variables that have already been declared in the job file.";
+        let span = header_span(block);
+        decoder.diagnostics.push(Diagnostic::at(
+            &parsed.source,
+            span,
+            "Variable declaration in a .var file",
+            detail,
+        ));
+    }
+    for attribute in parsed.body.attributes() {
+        let name = attribute.key.as_str();
+        let Some(variable) = declared.get_mut(name) else {
+            let span = attribute.key.span().unwrap_or_default();
+            undeclared(decoder, given, "Undefined variable", name, Some((&parsed.source, span)));
+            continue;
+        };
+        let place = expression_span(&attribute.value);
+        match scope.evaluate(&attribute.value, &parsed.source.text) {
+            Ok(value) => match variable.kind.clone().unwrap_or(TypeExpr::Any).convert(value) {
+                Ok(value) => {
+                    variable.value = Some(value);
+                    variable.origin = "varfile";
+                }
+                Err(why) => {
+                    let detail =
+                        format!("This value is not compatible with the variable's type constraint: {why}.");
+                    let summary = "Invalid value for variable";
+                    decoder.diagnostics.push(Diagnostic::at(&parsed.source, place, summary, detail));
+                }
+            },
+            Err(failure) => {
+                let problem = Diagnostic::at(&parsed.source, place, failure.summary, failure.detail);
+                decoder.diagnostics.push(problem);
+            }
+        }
+    }
+}
+
+/// Text from outside: raw for texts and numbers, an expression for everything else.
+fn assign_text(
+    decoder: &mut Decoder,
+    variable: &mut Declared<'_>,
+    name: &str,
+    source: SourceText,
+    origin: &'static str,
+) {
+    let source = Arc::new(source);
+    let kind = variable.kind.clone().unwrap_or(TypeExpr::Text);
+    let value = if kind.takes_raw_text() {
+        Ok(Value::String(source.text.clone()))
+    } else {
+        literal_expression(&source)
+    };
+    let converted = value.and_then(|value| {
+        kind.convert(value).map_err(|why| {
+            let from = if origin == "cmd" { "-var" } else { "environment" };
+            let what = if origin == "cmd" { "arg" } else { "environment" };
+            let detail = format!(
+                "The received {what} value for {name} is not compatible with the variable's type constraint: {why}."
+            );
+            let summary = format!("Invalid argument value for {from} variable");
+            Box::new(Diagnostic::at(&source, 0..source.text.len(), summary, detail))
+        })
+    });
+    match converted {
+        Ok(value) => {
+            variable.value = Some(value);
+            variable.origin = origin;
+        }
+        Err(diagnostic) => decoder.diagnostics.push(*diagnostic),
+    }
+}
+
+fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
+    let whole = 0..source.text.len();
+    let expression = parse_expr(source.text.trim()).map_err(|error| {
+        let detail = "Expected the start of an expression, but found an invalid expression token.";
+        let at = error.location().offset().min(source.text.len());
+        Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
+    })?;
+    if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
+        let detail = "Variables may not be used here.";
+        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
+    }
+    let value = Scope::new(false).evaluate(&expression, source.text.trim());
+    value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
+}
+
+/// Checks the conditions of a variable against its value.
+fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &Scope) {
+    for block in &variable.validations {
+        let (Some(condition), Some(message)) =
+            (block.body.get_attribute("condition"), block.body.get_attribute("error_message"))
+        else {
+            let detail = "A validation block needs the arguments \"condition\" and \"error_message\".";
+            decoder.error(header_span(block), "Missing required argument", detail);
+            continue;
+        };
+        let written = condition.value.to_string();
+        if !written.contains(&format!("var.{name}")) {
+            let detail = format!(
+                "The condition for variable \"{name}\" must refer to var.{name} in order to test incoming values."
+            );
+            decoder.error(expression_span(&condition.value), "Invalid variable validation condition", detail);
+            continue;
+        }
+        let Some(value) = decoder.evaluate(&condition.value, scope) else { continue };
+        if value.as_bool() == Some(true) || variable.value.is_none() {
+            continue;
+        }
+        let Some(message) = decoder.evaluate(&message.value, scope) else { continue };
+        let message = message.as_str().unwrap_or_default().to_owned();
+        let summary = format!("Invalid value for {} variable", variable.origin);
+        decoder.error(header_span(block), &summary, message);
+    }
+}
+
+/// Locals that refer to each other can grow with every reference; a server stops at this size.
+const MAX_LOCAL_BYTES: usize = 64 * 1024;
+
+/// Roughly the bytes of a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + items.len(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+        _ => 8,
+    }
+}
+
+/// Evaluates locals in whatever order their references need.
+fn locals(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
+    let mut pending: BTreeMap<&str, &Expression> = BTreeMap::new();
+    for block in body.get_blocks("locals") {
+        for attribute in block.body.attributes() {
+            pending.insert(attribute.key.as_str(), &attribute.value);
+        }
+    }
+    let mut values = hcl::Map::new();
+    scope.declare("local", Value::Object(values.clone()));
+    loop {
+        let ready: Vec<(&str, Value)> = pending
+            .iter()
+            .filter_map(|(name, expression)| Some((*name, scope.evaluate(expression, decoder.text()).ok()?)))
+            .collect();
+        if ready.is_empty() {
+            break;
+        }
+        for (name, value) in ready {
+            let Some(expression) = pending.remove(name) else { continue };
+            if !given.filesystem && size(&value) > MAX_LOCAL_BYTES {
+                let detail = format!("The value of local.{name} is larger than {MAX_LOCAL_BYTES} bytes.");
+                decoder.error(expression_span(expression), "Local value too large", detail);
+                continue;
+            }
+            values.insert(name.to_owned(), value);
+        }
+        scope.declare("local", Value::Object(values.clone()));
+    }
+    let mut said = BTreeSet::new();
+    for (name, expression) in pending {
+        if said.insert(name) {
+            decoder.evaluate(expression, scope);
+        }
+    }
+}
+
+/// Warnings and errors of a decoder, apart; those of the file `main` in the order of their places.
+pub(super) fn split(diagnostics: Diagnostics, main: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    let mut all = diagnostics.0;
+    all.sort_by_key(|diagnostic| if diagnostic.file == main { diagnostic.span.start + 1 } else { 0 });
+    all.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
+}

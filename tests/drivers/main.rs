@@ -1,0 +1,5 @@
+//! Drivers against real processes, Docker and Java. Runs as root.
+
+mod isolated;
+mod raw_exec;
+mod support;
