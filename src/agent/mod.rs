@@ -14,6 +14,7 @@ pub mod events;
 pub mod expand;
 pub mod fake;
 pub mod files;
+pub mod fingerprint;
 pub mod gc;
 pub mod health;
 pub mod hooks;

@@ -295,6 +295,7 @@ impl Surroundings for Arc<Quiet> {
         services: Vec<Service>,
         sink: Arc<dyn ServiceSink>,
         restarts: mpsc::Sender<CheckRestartRequest>,
+        _: BTreeMap<String, CheckResult>,
     ) -> Box<dyn Services> {
         *self.restarts.lock() = Some(restarts);
         let services = QuietServices { context, services, sink, pass: Arc::clone(&self.checks_pass) };
