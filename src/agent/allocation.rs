@@ -236,13 +236,19 @@ impl AllocRunner {
         let id = self.shared.record.lock().allocation.id;
         tracing::debug!(alloc = %id, "ended");
         self.shared.ended.send_replace(true);
-        self.slots.settle(id, self.orders.borrow().forget);
+        self.slots.settle(id);
     }
 }
 
 /// Writes the record, then the report: never the other way round.
 async fn save_and_report(shared: &AllocShared, machine: &Machine, setup: &Setup) {
-    let record = shared.record.lock().clone();
+    let checks: BTreeMap<_, _> =
+        shared.services.lock().values().flat_map(|services| services.results()).collect();
+    let record = {
+        let mut record = shared.record.lock();
+        record.checks = checks;
+        record.clone()
+    };
     if let Err(error) = machine.context.ledger.save(&record).await {
         tracing::error!(alloc = %record.allocation.id, %error, "cannot save the allocation: it is not reported");
         return;
@@ -555,6 +561,7 @@ impl Group {
             exec: Arc::new(WeakExec(Arc::downgrade(&self.shared))),
             clock: Arc::clone(&self.machine.context.clock),
         };
+        let before = self.shared.record.lock().checks.clone();
         let mut table = self.shared.services.lock();
         match table.get("") {
             Some(known) => known.update(context, services),
@@ -562,8 +569,11 @@ impl Group {
             None => {
                 let sink = Arc::new(OutboxSink(self.machine.context.outbox.clone()));
                 let restarts = self.check_restarts.0.clone();
-                let started =
-                    self.machine.config.surroundings.start_services(context, services, sink, restarts);
+                let started = self
+                    .machine
+                    .config
+                    .surroundings
+                    .start_services(context, services, sink, restarts, before);
                 table.insert(String::new(), started);
             }
         }

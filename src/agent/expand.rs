@@ -114,8 +114,10 @@ fn insert(map: &mut HclMap<String, HclValue>, name: &str, value: &str) {
     }
 }
 
+type Function = fn(FuncArgs) -> Result<HclValue, String>;
+
 fn declare_functions(context: &mut Context<'_>) {
-    let text: &[(&str, fn(FuncArgs) -> Result<HclValue, String>)] = &[
+    let text: &[(&str, Function)] = &[
         ("lower", |args| text_arg(&args).map(|text| text.to_lowercase().into())),
         ("upper", |args| text_arg(&args).map(|text| text.to_uppercase().into())),
         ("reverse", |args| text_arg(&args).map(|text| text.chars().rev().collect::<String>().into())),
@@ -128,7 +130,7 @@ fn declare_functions(context: &mut Context<'_>) {
     for (name, function) in text {
         context.declare_func(*name, FuncDef::builder().param(ParamType::String).build(*function));
     }
-    let any: &[(&str, fn(FuncArgs) -> Result<HclValue, String>)] = &[
+    let any: &[(&str, Function)] = &[
         ("jsonencode", |args| {
             serde_json::to_string(&args[0]).map(Into::into).map_err(|error| error.to_string())
         }),
@@ -143,7 +145,7 @@ fn declare_functions(context: &mut Context<'_>) {
     for (name, function) in any {
         context.declare_func(*name, FuncDef::builder().param(ParamType::Any).build(*function));
     }
-    let variadic: &[(&str, fn(FuncArgs) -> Result<HclValue, String>)] = &[
+    let variadic: &[(&str, Function)] = &[
         ("coalesce", |args| {
             let found = args.variadic_args().find(|value| !matches!(value, HclValue::Null)).cloned();
             found.ok_or_else(|| "all arguments are null".to_owned())

@@ -65,6 +65,9 @@ pub struct Steps {
     pub doom: Option<Doom>,
 }
 
+/// Picks tasks.
+type Wish<'a> = dyn Fn(&Task, Role, &TaskState) -> bool + 'a;
+
 /// Looks at a group once. Tasks without a state are pending.
 pub fn next_steps(group: &TaskGroup, states: &BTreeMap<String, TaskState>, stop: bool) -> Steps {
     let pending = TaskState::default();
@@ -76,7 +79,7 @@ pub fn next_steps(group: &TaskGroup, states: &BTreeMap<String, TaskState>, stop:
     let is_dead = |state: &TaskState| state.state == TaskRunState::Dead;
     let doom = doom(&view, stop);
     let mut steps = Steps { doom, ..Steps::default() };
-    let names = |wanted: &dyn Fn(&Task, Role, &TaskState) -> bool| -> Vec<String> {
+    let names = |wanted: &Wish<'_>| -> Vec<String> {
         let chosen = view.iter().filter(|(task, role, state)| wanted(task, *role, state));
         chosen.map(|(task, ..)| task.name.clone()).collect()
     };
@@ -87,7 +90,7 @@ pub fn next_steps(group: &TaskGroup, states: &BTreeMap<String, TaskState>, stop:
     if steps.doom.is_some() {
         let alive = |role: Role, state: &TaskState| role != Role::Poststop && !is_dead(state);
         // One rank after the other: the leader, what does the work, what supports it.
-        let ranks: [&dyn Fn(&Task, Role, &TaskState) -> bool; 3] = [
+        let ranks: [&Wish<'_>; 3] = [
             &|task, role, state| alive(role, state) && task.leader,
             &|_, role, state| alive(role, state) && !role.is_sidecar(),
             &|_, role, state| alive(role, state),
@@ -199,7 +202,8 @@ mod tests {
     fn tasks_start_and_end_in_the_documented_order() {
         let all = ["init:prestart", "side:prestart+", "web", "hello:poststart", "bye:poststop"];
         let led = ["*web", "log", "side:prestart+"];
-        let cases: &[(&[&str], &str, bool, &[&str], &[&str])] = &[
+        type Case<'a> = (&'a [&'a str], &'a str, bool, &'a [&'a str], &'a [&'a str]);
+        let cases: &[Case<'_>] = &[
             (&all, "ppppp", false, &["init", "side"], &[]),
             (&all, "drppp", false, &["side", "web"], &[]),
             (&all, "rrppp", false, &["init", "side"], &[]),

@@ -106,15 +106,16 @@ impl Slots {
     }
 
     /// The allocation has ended: its runner goes, and what is too much on disk.
-    pub fn settle(&self, alloc: AllocId, forget: bool) {
-        let machine = {
+    pub fn settle(&self, alloc: AllocId) {
+        let (machine, forget) = {
             let mut table = self.table.lock();
             let Some(slot) = table.get_mut(&alloc) else { return };
             // The runner calls this as its last act; dropping its handle would abort it before it returned.
             if let Some(runner) = slot.runner.take() {
                 drop(runner.detach());
             }
-            Arc::clone(&slot.shared.machine)
+            // Read under the lock of the table: an order to forget that comes later finds no runner.
+            (Arc::clone(&slot.shared.machine), slot.orders.borrow().forget)
         };
         if forget {
             self.erase(alloc);
@@ -368,6 +369,14 @@ impl RealWorkload {
     }
 }
 
+impl Drop for RealWorkload {
+    fn drop(&mut self) {
+        // Runners hold the table and the table holds the runners: cut the circle. Tasks themselves stay.
+        let slots = std::mem::take(&mut *self.slots.table.lock());
+        drop(slots);
+    }
+}
+
 fn new_record(setup: &Setup) -> AllocRecord {
     AllocRecord {
         allocation: (*setup.allocation).clone(),
@@ -378,6 +387,7 @@ fn new_record(setup: &Setup) -> AllocRecord {
         rejected: String::new(),
         started_at: Time::NEVER,
         ended_at: Time::NEVER,
+        checks: BTreeMap::new(),
         reaped: false,
     }
 }
@@ -472,3 +482,6 @@ impl Workload for RealWorkload {
         machine.context.ledger.flush().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

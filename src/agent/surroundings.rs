@@ -60,13 +60,15 @@ pub trait Surroundings: Send + Sync + 'static {
         task: TemplateTask,
     ) -> Result<(Box<dyn Templates>, mpsc::Receiver<TemplateChange>), HookError>;
 
-    /// Registers services and runs their checks.
+    /// Registers services and runs their checks. `before`: results of an earlier agent, by check id, which stand
+    /// until the checks have been asked again.
     fn start_services(
         &self,
         context: ServiceContext,
         services: Vec<Service>,
         sink: Arc<dyn ServiceSink>,
         restarts: mpsc::Sender<CheckRestartRequest>,
+        before: BTreeMap<String, CheckResult>,
     ) -> Box<dyn Services>;
 }
 
@@ -128,8 +130,9 @@ impl Surroundings for StandardSurroundings {
         services: Vec<Service>,
         sink: Arc<dyn ServiceSink>,
         restarts: mpsc::Sender<CheckRestartRequest>,
+        before: BTreeMap<String, CheckResult>,
     ) -> Box<dyn Services> {
-        Box::new(ServiceManager::start(context, services, sink, restarts))
+        Box::new(ServiceManager::resume(context, services, sink, restarts, before))
     }
 }
 

@@ -622,6 +622,7 @@ impl TaskRunner {
         let services: Vec<_> =
             task.services.iter().map(|service| env::interpolate_block(service, &resolve)).collect();
         let context = self.service_context(setup);
+        let before = self.shared.record.lock().checks.clone();
         let mut table = self.shared.services.lock();
         match table.get(&self.name) {
             Some(known) => {
@@ -632,8 +633,11 @@ impl TaskRunner {
             None => {
                 let sink = Arc::new(OutboxSink(self.machine.context.outbox.clone()));
                 let restarts = self.check_restarts.clone();
-                let started =
-                    self.machine.config.surroundings.start_services(context, services, sink, restarts);
+                let started = self
+                    .machine
+                    .config
+                    .surroundings
+                    .start_services(context, services, sink, restarts, before);
                 table.insert(self.name.clone(), started);
             }
         }
