@@ -1,5 +1,6 @@
 //! Metrics of this process, in one registry. Names follow Nomad's where it has the same figure.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -9,9 +10,16 @@ use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
 use prometheus::Opts;
 use prometheus::Registry;
 use prometheus::TextEncoder;
+use prometheus::proto::MetricType;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::model::time::Time;
 
 /// Upper bounds of duration buckets, seconds.
 const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -126,4 +134,105 @@ pub fn prometheus_text() -> String {
     // Writing to memory cannot fail; a metric that cannot be encoded is left out.
     let _ = TextEncoder::new().encode(&METRICS.registry.gather(), &mut out);
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// What a cluster consists of, by status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterFigures {
+    pub jobs: BTreeMap<&'static str, i64>,
+    /// By client status.
+    pub allocations: BTreeMap<&'static str, i64>,
+    /// The open ones only.
+    pub evaluations: BTreeMap<&'static str, i64>,
+    pub nodes: usize,
+    /// The revision at which all this was counted.
+    pub revision: i64,
+}
+
+/// Takes over what was counted; done when metrics are asked for.
+pub fn observe_cluster(figures: &ClusterFigures) {
+    let by_status = [
+        (&CLUSTER.jobs, &figures.jobs),
+        (&CLUSTER.allocs, &figures.allocations),
+        (&CLUSTER.evals, &figures.evaluations),
+    ];
+    for (gauge, counts) in by_status {
+        gauge.reset();
+        for (status, count) in counts {
+            gauge.with_label_values(&[status]).set(*count);
+        }
+    }
+    CLUSTER.nodes.set(i64::try_from(figures.nodes).unwrap_or(i64::MAX));
+    CLUSTER.revision.set(figures.revision);
+}
+
+/// Figures taken from the mirror.
+struct Cluster {
+    jobs: IntGaugeVec,
+    allocs: IntGaugeVec,
+    evals: IntGaugeVec,
+    nodes: IntGauge,
+    revision: IntGauge,
+}
+
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    let by_status = |name: &str, help: &str| {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), &["status"]).expect("constant options");
+        registry().register(Box::new(gauge.clone())).expect("each name is registered once");
+        gauge
+    };
+    let single = |name: &str, help: &str| {
+        let gauge = IntGauge::new(name, help).expect("constant options");
+        registry().register(Box::new(gauge.clone())).expect("each name is registered once");
+        gauge
+    };
+    Cluster {
+        jobs: by_status("nomad_nomad_job_status", "jobs by status"),
+        allocs: by_status("herder_allocations", "allocations by client status"),
+        evals: by_status("herder_evaluations", "open evaluations by status"),
+        nodes: single("herder_nodes", "known nodes"),
+        revision: single("herder_mirror_revision", "revision that the mirror has reached"),
+    }
+});
+
+/// All metrics in the form of Nomad's JSON. Every entry has a `host` label.
+pub fn json_summary(now: Time, host: &str) -> Value {
+    let (mut gauges, mut counters, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+    for family in METRICS.registry.gather() {
+        for metric in family.get_metric() {
+            let mut labels: BTreeMap<&str, &str> = BTreeMap::from([("host", host)]);
+            labels.extend(metric.get_label().iter().map(|label| (label.name(), label.value())));
+            let name = family.name();
+            match family.get_field_type() {
+                MetricType::GAUGE => {
+                    gauges.push(
+                        json!({"Name": name, "Value": metric.get_gauge().get_value(), "Labels": labels}),
+                    );
+                }
+                MetricType::COUNTER => {
+                    let sum = metric.get_counter().get_value();
+                    counters.push(sample(name, sum as u64, sum, &labels));
+                }
+                MetricType::HISTOGRAM => {
+                    let histogram = metric.get_histogram();
+                    let (count, sum) = (histogram.get_sample_count(), histogram.get_sample_sum());
+                    samples.push(sample(name, count, sum, &labels));
+                }
+                _ => {}
+            }
+        }
+    }
+    let timestamp = now.to_chrono().format("%Y-%m-%d %H:%M:%S +0000 UTC").to_string();
+    json!({
+        "Timestamp": timestamp, "Gauges": gauges, "Points": [], "Counters": counters, "Samples": samples,
+    })
+}
+
+/// A total since the process began. Extremes within an interval are not kept, so the mean stands for them.
+fn sample(name: &str, count: u64, sum: f64, labels: &BTreeMap<&str, &str>) -> Value {
+    let mean = if count == 0 { 0.0 } else { sum / count as f64 };
+    json!({
+        "Name": name, "Count": count, "Rate": mean, "Sum": sum, "Min": mean, "Max": mean, "Mean": mean,
+        "Stddev": 0.0, "Labels": labels,
+    })
 }

@@ -124,12 +124,6 @@ struct View<'a> {
     state: &'a State,
 }
 
-impl View<'_> {
-    fn now(&self) -> Time {
-        self.api.context.clock.now()
-    }
-}
-
 impl Api {
     /// An API over a mirror that somebody else feeds.
     pub fn new(context: ApiContext) -> Arc<Self> {

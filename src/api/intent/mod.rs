@@ -2,7 +2,12 @@
 //! when somebody else was quicker.
 
 pub mod admission;
+pub mod change;
+pub mod launch;
+pub mod order;
+pub mod plan;
 pub mod register;
+pub mod setting;
 
 use bytes::Bytes;
 use serde::Serialize;

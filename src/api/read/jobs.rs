@@ -16,9 +16,14 @@ use crate::api::page::value_of;
 use crate::api::views;
 use crate::api::views::allocation::StubOptions;
 use crate::api::views::index;
+use crate::api::views::job::GroupScaleStatus;
+use crate::api::views::job::JobScaleStatus;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::mirror::state::Table;
+use crate::model::allocation::ClientStatus;
+use crate::model::diff::JobDiff;
+use crate::model::diff::diff;
 use crate::model::id::JobId;
 use crate::model::job::Job;
 use crate::store::Revision;
@@ -101,16 +106,32 @@ pub(in crate::api) fn versions(view: &View<'_>, call: &Call) -> Result<Found, Ap
     if versions.is_empty() {
         return Err(ApiError::not_found("job versions not found"));
     }
-    if call.flag("diffs")? {
-        return Err(ApiError::not_built("version diffs are not built in this version"));
-    }
-    let diffs: Option<Vec<serde_json::Value>> = None;
+    let diffs = if call.flag("diffs")? { Some(version_diffs(call, &versions)?) } else { None };
     let index = view.api.changes.of(&id);
     Ok(Found::json(json!({
         "Versions": versions, "Diffs": diffs,
         "Index": index, "LastContact": 0, "KnownLeader": view.state.leaders.contains_key("scheduler"),
         "NextToken": "",
     })))
+}
+
+/// Each version against the one before it, or all against the one that the caller names.
+fn version_diffs(call: &Call, versions: &[Job]) -> Result<Vec<JobDiff>, ApiError> {
+    let base = if let Some(tag) = call.text("diff_tag") {
+        let tagged = |job: &&Job| job.version_tag.as_ref().is_some_and(|own| own.name == tag);
+        let found = versions.iter().find(tagged);
+        Some(found.ok_or_else(|| ApiError::internal(format!("tag {tag:?} not found")))?)
+    } else if let Some(version) = call.integer("diff_version")? {
+        let found = versions.iter().find(|job| i64::try_from(job.version) == Ok(version));
+        Some(found.ok_or_else(|| ApiError::internal(format!("version {version} not found")))?)
+    } else {
+        None
+    };
+    let pairs: Vec<(&Job, &Job)> = match base {
+        Some(base) => versions.iter().map(|job| (base, job)).collect(),
+        None => versions.windows(2).map(|pair| (&pair[1], &pair[0])).collect(),
+    };
+    Ok(pairs.into_iter().map(|(old, new)| diff(Some(old), new, true)).collect())
 }
 
 pub(in crate::api) fn allocations(view: &View<'_>, call: &Call) -> Result<Found, ApiError> {
@@ -311,5 +332,40 @@ fn statuses_job(view: &View<'_>, id: &JobId, stored: &Stored<Job>) -> JobStatuse
         stop: job.stop,
         is_pack: job.meta.contains_key("pack.name"),
         status: derive::job_state(view.state, id, job).as_str(),
+    }
+}
+
+/// How far each group is, without its scaling events.
+pub(in crate::api) fn scale_status(view: &View<'_>, id: &JobId, stored: &Stored<Job>) -> JobScaleStatus {
+    use crate::mirror::derive::alloc_health;
+    let job = &stored.value;
+    let mut groups: BTreeMap<String, GroupScaleStatus> = BTreeMap::new();
+    for group in &job.task_groups {
+        let desired = group.count.unwrap_or(1);
+        groups.insert(group.name.clone(), GroupScaleStatus { desired, ..GroupScaleStatus::default() });
+    }
+    for (alloc, entry) in view.state.allocs_of_job(id) {
+        let Some(desired) = entry.desired.as_ref().filter(|desired| desired.value.is_wanted()) else {
+            continue;
+        };
+        let Some(group) = groups.get_mut(&desired.value.task_group) else { continue };
+        if entry.status().is_terminal() {
+            continue;
+        }
+        group.placed += 1;
+        group.running += u64::from(entry.status() == ClientStatus::Running);
+        match alloc_health(view.state, alloc, entry) {
+            Some(true) => group.healthy += 1,
+            Some(false) => group.unhealthy += 1,
+            None => {}
+        }
+    }
+    JobScaleStatus {
+        job_id: id.id.to_string(),
+        namespace: id.namespace.to_string(),
+        job_create_index: index(stored.created),
+        job_modify_index: index(stored.modified),
+        job_stopped: job.stop,
+        task_groups: groups,
     }
 }

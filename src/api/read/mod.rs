@@ -50,8 +50,14 @@ pub(super) type IndexOf = fn(&View<'_>, &Call) -> Revision;
 /// Finds what a route shows.
 pub(super) type Find = fn(&View<'_>, &Call) -> Result<Found, ApiError>;
 
-/// Answers a read.
-pub(super) async fn answer(api: &Api, call: &Call, index_of: IndexOf, find: Find) -> Result<Reply, ApiError> {
+/// Catches up, waits if the caller wants to, and looks. The outer error is for what the caller did wrong, the inner
+/// one for what was not found.
+pub(super) async fn settled<T>(
+    api: &Api,
+    call: &Call,
+    index_of: IndexOf,
+    find: impl Fn(&View<'_>, &Call) -> Result<T, ApiError>,
+) -> Result<(Revision, Result<T, ApiError>), ApiError> {
     let blocking = call.blocking()?;
     if !call.is_stale()? {
         api.catch_up().await?;
@@ -65,7 +71,15 @@ pub(super) async fn answer(api: &Api, call: &Call, index_of: IndexOf, find: Find
         let wait = wait.mul_f64(1.0 + JITTER_PART * api.context.dice.fraction());
         wait_for_change(api, call, index_of, seen, Instant::now() + wait).await;
     }
-    let (index, found) = view(api, |view| (index_of(view, call), find(view, call)));
+    match view(api, |view| (index_of(view, call), find(view, call))) {
+        (_, Err(error)) if error.status() != StatusCode::NOT_FOUND => Err(error),
+        answer => Ok(answer),
+    }
+}
+
+/// Answers a read.
+pub(super) async fn answer(api: &Api, call: &Call, index_of: IndexOf, find: Find) -> Result<Reply, ApiError> {
+    let (index, found) = settled(api, call, index_of, find).await?;
     let reply = match found {
         Ok(found) => {
             let body = (found.encode)(call.is_pretty())?;
@@ -75,8 +89,7 @@ pub(super) async fn answer(api: &Api, call: &Call, index_of: IndexOf, find: Find
                 None => reply,
             }
         }
-        Err(error) if error.status() == StatusCode::NOT_FOUND => reply::refusal(&error),
-        Err(error) => return Err(error),
+        Err(error) => reply::refusal(&error),
     };
     Ok(read_headers(api, reply, index))
 }
