@@ -158,7 +158,7 @@ impl LocalAgent for Local {
     }
 
     async fn host_stats(&self) -> Result<Value, LocalError> {
-        let memory = procfs::Meminfo::from_proc_file();
+        let memory = <procfs::Meminfo as procfs::Current>::current();
         let (total, available, free) = memory.map_or((0, 0, 0), |memory| {
             (memory.mem_total, memory.mem_available.unwrap_or(memory.mem_free), memory.mem_free)
         });

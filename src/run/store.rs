@@ -27,7 +27,7 @@ pub(super) async fn open(config: &AgentConfig) -> Result<(SharedStore, Keys), Ru
             return Err(RunError::Setup(text.to_owned()));
         }
         let keys = Keys::new(&config.etcd.root);
-        return Ok((Arc::new(EmbeddedStore::with_auto_compaction(HISTORY_KEPT)), keys));
+        return Ok((Arc::new(EmbeddedStore::new().with_auto_compaction(HISTORY_KEPT)), keys));
     }
     etcd(&config.etcd).await.map_err(|error| {
         RunError::Setup(format!("cannot use etcd at {}: {error}", config.etcd.endpoints.join(", ")))
