@@ -315,7 +315,7 @@ pub fn resolve_user(name: &str) -> Result<Option<UserIds>, DriverError> {
     let unknown =
         || DriverError::Fatal(format!("failed to identify user {name:?}: user: unknown user {name}"));
     let (name, group) = name.split_once(':').unwrap_or((name, ""));
-    let by_number = || Some(User::from_uid(name.parse::<u32>().ok()?.into()).ok()??);
+    let by_number = || User::from_uid(name.parse::<u32>().ok()?.into()).ok()?;
     let user = User::from_name(name).ok().flatten().or_else(by_number).ok_or_else(unknown)?;
     let gid = match group {
         "" => user.gid,

@@ -264,7 +264,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
         allowed_capabilities: options.allowed_capabilities.clone(),
     };
     let mut table: Vec<Arc<dyn Driver>> = vec![
-        docker::boxed(&options.docker),
+        Arc::new(docker::Docker::new(options.docker.clone())),
         Arc::new(raw_exec::RawExec { executor, enabled: options.raw_exec }),
         Arc::new(exec::Exec { isolated: isolated.clone() }),
         Arc::new(java::Java { isolated }),

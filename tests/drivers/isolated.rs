@@ -163,3 +163,20 @@ async fn a_jar_runs_under_the_java_that_was_found() {
     assert_eq!(status.code, 4);
     bench.finish().await;
 }
+
+#[test]
+fn mounts_below_a_directory_are_detached_before_it_is_removed() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("precious"), "").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let point = dir.path().join("a b");
+    fs::create_dir(&point).unwrap();
+    let flags = nix::mount::MsFlags::MS_BIND;
+    for _ in 0..2 {
+        nix::mount::mount(Some(outside.path()), &point, None::<&str>, flags, None::<&str>).unwrap();
+    }
+    herder::drivers::unmount_all_below(dir.path()).unwrap();
+    assert!(!point.join("precious").exists());
+    assert!(outside.path().join("precious").exists());
+    herder::drivers::unmount_all_below(&dir.path().join("missing")).unwrap();
+}

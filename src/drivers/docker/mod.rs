@@ -5,7 +5,6 @@ mod logs;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -497,9 +496,4 @@ impl Driver for Docker {
         let late = |_| DriverError::Recoverable(format!("command did not end within {timeout:?}"));
         tokio::time::timeout(timeout, run).await.map_err(late)?
     }
-}
-
-/// Shared by the drivers' table.
-pub(super) fn boxed(options: &DockerOptions) -> Arc<dyn Driver> {
-    Arc::new(Docker::new(options.clone()))
 }

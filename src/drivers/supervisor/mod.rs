@@ -205,9 +205,12 @@ fn receive_descriptor(socket: RawFd) -> Result<Option<UnixStream>, Errno> {
 
 /// One connection, in a process of its own.
 fn serve(connection: UnixStream) -> i32 {
-    // The agent's socket must not be kept open by supervisors.
+    // The agent's socket must not be kept open by supervisors. The number stays taken, so that no descriptor that
+    // matters gets it and is replaced when the task's own input is put there.
+    let Ok(null) = std::fs::File::open("/dev/null") else { return 1 };
     // SAFETY: nothing in this process uses descriptor 0 as an owned value.
-    unsafe { libc::close(0) };
+    unsafe { libc::dup2(null.as_raw_fd(), 0) };
+    drop(null);
     let _ = nix::unistd::setsid();
     // SAFETY: restores the default disposition.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
