@@ -2,3 +2,7 @@
 
 mod harness;
 mod jobs;
+mod nodes;
+mod orders;
+mod serving;
+mod versions;
