@@ -65,6 +65,11 @@ impl JobCache {
         self.jobs.lock().get(key)?.upgrade()
     }
 
+    /// Shares a job that somebody holds already.
+    pub fn adopt(&self, key: JobKey, job: Arc<Job>) {
+        self.jobs.lock().insert(key, Arc::downgrade(&job));
+    }
+
     /// Shares a job: returns the one that was there first, if any.
     pub fn insert(&self, key: JobKey, job: Job) -> Arc<Job> {
         let mut jobs = self.jobs.lock();

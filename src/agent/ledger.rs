@@ -25,6 +25,7 @@ use crate::model::allocation::NetworkStatus;
 use crate::model::allocation::TaskState;
 use crate::model::id::AllocId;
 use crate::model::job::Job;
+use crate::model::service::CheckResult;
 use crate::model::time::Time;
 
 const FILE: &str = "ledger.redb";
@@ -115,6 +116,9 @@ pub struct AllocRecord {
     /// When everything of it had ended; never while it runs.
     #[serde(default)]
     pub ended_at: Time,
+    /// Results of its checks when it was saved, by check id.
+    #[serde(default)]
+    pub checks: BTreeMap<String, CheckResult>,
     /// Its directory has been removed.
     #[serde(default)]
     pub reaped: bool,
@@ -421,6 +425,7 @@ mod tests {
             rejected: String::new(),
             started_at: Time::NEVER,
             ended_at: Time::NEVER,
+            checks: BTreeMap::new(),
             reaped: false,
         }
     }

@@ -3,15 +3,32 @@
 //!
 //! The core (registration, assignments, reports) is one tokio task per agent; what runs is behind [`workload`].
 
+pub mod allocation;
+pub mod arrival;
 mod assignments;
+pub mod catalog;
 pub mod dice;
+pub mod dirs;
+pub mod env;
+pub mod events;
+pub mod expand;
 pub mod fake;
+pub mod files;
+pub mod fingerprint;
+pub mod gc;
+pub mod health;
 pub mod hooks;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+pub mod lifecycle;
+pub mod machine;
+pub mod real;
 pub mod register;
 pub mod report;
+pub mod restart;
+pub mod surroundings;
+pub mod task;
 #[cfg(test)]
 mod tests;
 pub mod workload;
@@ -155,6 +172,7 @@ impl Agent {
             ledger: ledger.clone(),
             clock,
             dice: throw(),
+            jobs: config.jobs.clone(),
             contact: contact_seen.clone(),
         };
         workload.open(context).await?;

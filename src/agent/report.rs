@@ -294,8 +294,15 @@ impl Reporter {
                     tracing::error!(node = %self.node, %error, "a report cannot be written");
                     self.outbox.dropped();
                 }
+                Err(error @ StoreError::Ambiguous(_)) => {
+                    // It may still arrive, after newer reports. Under a new lease it is void.
+                    tracing::warn!(node = %self.node, %error, "a report got no answer, registering anew");
+                    self.outbox.unsent();
+                    self.lost.notify_one();
+                    let _ = self.lease.wait_for(|held| held.id() != Some(lease)).await;
+                    return;
+                }
                 Err(error) => {
-                    // Writing the same values again is harmless, so an unknown outcome needs no reading.
                     tracing::warn!(node = %self.node, %error, "cannot report, trying again");
                     self.outbox.unsent();
                     return self.backoff.wait().await;

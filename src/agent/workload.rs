@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::agent::dice::Dice;
+use crate::agent::jobs::JobCache;
 use crate::agent::ledger::Ledger;
 use crate::agent::ledger::LedgerError;
 use crate::agent::register::Contact;
@@ -25,6 +26,8 @@ pub struct WorkloadContext {
     pub ledger: Ledger,
     pub clock: Arc<dyn Clock>,
     pub dice: Dice,
+    /// Job versions in use.
+    pub jobs: JobCache,
     /// Whether the store can be reached, and since when not.
     pub contact: watch::Receiver<Contact>,
 }

@@ -215,7 +215,9 @@ impl Loop {
                 Ok(outcome) => {
                     let holder = outcome.gets.first().and_then(|listing| listing.items.first());
                     let current = holder.map_or(0, |item| item.mod_revision);
-                    if fence == self.fence.guard() && Guard::ModRevision(self.fence.key.clone(), current) != fence {
+                    if fence == self.fence.guard()
+                        && Guard::ModRevision(self.fence.key.clone(), current) != fence
+                    {
                         tracing::warn!("another server rules, stepping down");
                         self.cancel.cancel();
                         return Err(Error::Fenced);
@@ -314,8 +316,10 @@ impl Batch {
         let mut ops = self.ops.into_iter();
         let mut units = Vec::with_capacity(self.senders.len());
         for ((guard_count, op_count), sender) in self.senders {
-            let unit =
-                Unit { guards: guards.by_ref().take(guard_count).collect(), ops: ops.by_ref().take(op_count).collect() };
+            let unit = Unit {
+                guards: guards.by_ref().take(guard_count).collect(),
+                ops: ops.by_ref().take(op_count).collect(),
+            };
             units.push((unit, sender));
         }
         units

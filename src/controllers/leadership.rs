@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::sync::DropGuard;
 
 use crate::mirror::Mirror;
 use crate::store::Guard;
@@ -47,6 +48,8 @@ pub struct Term {
     pub lease: LeaseId,
     /// Cancelled when leadership is or may be lost.
     pub lost: CancellationToken,
+    /// Whoever drops the term stops renewing the lease: nobody leads without knowing it.
+    pub guard: DropGuard,
 }
 
 impl Candidate {
@@ -69,6 +72,7 @@ impl Candidate {
             loop {
                 let taken = self.mirror.read().leaders.contains_key(ROLE);
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => return None,
                     () = tokio::time::sleep_until(deadline) => break,
                     changed = revisions.changed() => {
@@ -103,6 +107,7 @@ impl Candidate {
             }
         };
         let lost = CancellationToken::new();
+        let guard = lost.clone().drop_guard();
         tokio::spawn(keep(self.store.clone(), lease, lost.clone()));
         if !self.mirror.wait_for(revision, CATCH_UP_MAX).await {
             lost.cancel();
@@ -110,7 +115,7 @@ impl Candidate {
             return Ok(None);
         }
         tracing::info!(revision, "this server leads");
-        Ok(Some(Term { fence: Fence::new(key, self.identity.clone(), lease, revision), lease, lost }))
+        Ok(Some(Term { fence: Fence::new(key, self.identity.clone(), lease, revision), lease, lost, guard }))
     }
 }
 
@@ -120,11 +125,13 @@ async fn keep(store: SharedStore, lease: LeaseId, lost: CancellationToken) {
     let mut pause = LEASE_TTL / 4;
     loop {
         tokio::select! {
+            biased;
             () = lost.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
         let asked = Instant::now();
         let answer = tokio::select! {
+            biased;
             () = lost.cancelled() => return,
             answer = tokio::time::timeout_at(valid_until, store.keep_alive(lease)) => answer,
         };

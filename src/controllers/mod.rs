@@ -1,6 +1,7 @@
 //! Controllers bring the stored state closer to what users asked for. They run on the server that leads, talk to
 //! each other only through the store, and keep nothing that a successor could not rebuild from the mirror.
 
+pub mod bootstrap;
 pub mod commit;
 pub mod intake;
 pub mod job;
@@ -125,6 +126,7 @@ pub async fn run(context: Context, identity: Bytes, cancel: CancellationToken) {
 
 async fn reign(context: &Context, term: Term, cancel: &CancellationToken) {
     let reign = term.lost.clone();
+    let _renewing = term.guard;
     let committer =
         Committer::start(context.store.clone(), Arc::clone(&context.mirror), term.fence, reign.clone());
     let mut tasks = JoinSet::new();
@@ -150,6 +152,7 @@ async fn reign(context: &Context, term: Term, cancel: &CancellationToken) {
     tasks.spawn(runner::run(reap, queue, OTHERS_AT_ONCE, reign.clone()));
 
     tokio::select! {
+        biased;
         () = cancel.cancelled() => {}
         () = reign.cancelled() => {}
     }

@@ -90,6 +90,7 @@ impl<K: Ord + Clone> Queue<K> {
             }
             match next_due {
                 Some(due) => tokio::select! {
+                    biased;
                     () = self.wake.notified() => {}
                     () = tokio::time::sleep_until(due) => {}
                 },

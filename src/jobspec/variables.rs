@@ -18,6 +18,8 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::hcl_json;
+use super::json;
 use super::scope::Scope;
 use super::syntax;
 
@@ -256,7 +258,7 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     for (name, variable) in &declared {
         validate(decoder, name, variable, scope);
     }
-    locals(decoder, body, scope);
+    locals(decoder, body, given, scope);
 }
 
 fn insert<'a>(
@@ -313,8 +315,8 @@ fn declaration<'a>(
             other => decoder.unknown_block(other, header_span(inner), &super::schema::EMPTY),
         }
     }
-    if let (Some(kind), Some(value)) = (&variable.kind, variable.value.take()) {
-        match kind.convert(value) {
+    match (variable.kind.clone(), variable.value.take()) {
+        (Some(kind), Some(value)) => match kind.convert(value) {
             Ok(value) => variable.value = Some(value),
             Err(why) => {
                 let place =
@@ -324,9 +326,12 @@ fn declaration<'a>(
                 );
                 decoder.error(place.unwrap_or(span.clone()), "Invalid default value for variable", detail);
             }
+        },
+        (None, Some(value)) => {
+            variable.kind = Some(TypeExpr::of(&value));
+            variable.value = Some(value);
         }
-    } else if let Some(value) = &variable.value {
-        variable.kind = Some(TypeExpr::of(value));
+        (_, None) => {}
     }
     insert(decoder, declared, &name, span, variable);
 }
@@ -340,7 +345,7 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
         }
     }
     for (file, text) in &given.files {
-        match syntax::parse(file, text) {
+        match parse_file(file, text) {
             Ok(parsed) => assign_file(decoder, declared, &parsed, given),
             Err(problems) => decoder.diagnostics.0.extend(problems.0),
         }
@@ -355,6 +360,21 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
             None => undeclared(decoder, given, "Undefined -var variable", name, None),
         }
     }
+}
+
+/// A file of variables, in HCL or in JSON.
+fn parse_file(name: &str, text: &str) -> Result<syntax::Syntax, Diagnostics> {
+    if !text.trim_start().starts_with('{') {
+        return syntax::parse(name, text);
+    }
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let value = json::parse(text).map_err(|failure| {
+        let span = failure.offset..failure.offset + 1;
+        Diagnostic::at(&source, span, "Invalid JSON", failure.message)
+    })?;
+    let body = hcl_json::assignments(&value);
+    let body = body.map_err(|why| Diagnostic::at(&source, 0..1, "Invalid variable name", why))?;
+    Ok(syntax::Syntax { body, source, warnings: Vec::new() })
 }
 
 fn undeclared(
@@ -447,7 +467,7 @@ fn assign_text(
                 "The received {what} value for {name} is not compatible with the variable's type constraint: {why}."
             );
             let summary = format!("Invalid argument value for {from} variable");
-            Diagnostic::at(&source, 0..source.text.len(), summary, detail)
+            Box::new(Diagnostic::at(&source, 0..source.text.len(), summary, detail))
         })
     });
     match converted {
@@ -455,23 +475,23 @@ fn assign_text(
             variable.value = Some(value);
             variable.origin = origin;
         }
-        Err(diagnostic) => decoder.diagnostics.push(diagnostic),
+        Err(diagnostic) => decoder.diagnostics.push(*diagnostic),
     }
 }
 
-fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Diagnostic> {
+fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
     let whole = 0..source.text.len();
     let expression = parse_expr(source.text.trim()).map_err(|error| {
         let detail = "Expected the start of an expression, but found an invalid expression token.";
         let at = error.location().offset().min(source.text.len());
-        Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail)
+        Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
     })?;
     if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
         let detail = "Variables may not be used here.";
-        return Err(Diagnostic::at(source, whole, "Variables not allowed", detail));
+        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
     }
     let value = Scope::new(false).evaluate(&expression, source.text.trim());
-    value.map_err(|failure| Diagnostic::at(source, whole, failure.summary, failure.detail))
+    value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
 }
 
 /// Checks the conditions of a variable against its value.
@@ -503,8 +523,21 @@ fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &
     }
 }
 
+/// Locals that refer to each other can grow with every reference; a server stops at this size.
+const MAX_LOCAL_BYTES: usize = 64 * 1024;
+
+/// Roughly the bytes of a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + items.len(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+        _ => 8,
+    }
+}
+
 /// Evaluates locals in whatever order their references need.
-fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
+fn locals(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
     let mut pending: BTreeMap<&str, &Expression> = BTreeMap::new();
     for block in body.get_blocks("locals") {
         for attribute in block.body.attributes() {
@@ -516,15 +549,18 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     loop {
         let ready: Vec<(&str, Value)> = pending
             .iter()
-            .filter_map(|(name, expression)| {
-                Some((*name, scope.evaluate(expression, &decoder.source.text).ok()?))
-            })
+            .filter_map(|(name, expression)| Some((*name, scope.evaluate(expression, decoder.text()).ok()?)))
             .collect();
         if ready.is_empty() {
             break;
         }
         for (name, value) in ready {
-            pending.remove(name);
+            let Some(expression) = pending.remove(name) else { continue };
+            if !given.filesystem && size(&value) > MAX_LOCAL_BYTES {
+                let detail = format!("The value of local.{name} is larger than {MAX_LOCAL_BYTES} bytes.");
+                decoder.error(expression_span(expression), "Local value too large", detail);
+                continue;
+            }
             values.insert(name.to_owned(), value);
         }
         scope.declare("local", Value::Object(values.clone()));
@@ -537,7 +573,9 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     }
 }
 
-/// Warnings and errors of a decoder, apart.
-pub(super) fn split(diagnostics: Diagnostics) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-    diagnostics.0.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
+/// Warnings and errors of a decoder, apart; those of the file `main` in the order of their places.
+pub(super) fn split(diagnostics: Diagnostics, main: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    let mut all = diagnostics.0;
+    all.sort_by_key(|diagnostic| if diagnostic.file == main { diagnostic.span.start + 1 } else { 0 });
+    all.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
 }

@@ -5,6 +5,8 @@
 
 use chrono::DateTime;
 use chrono::Datelike;
+use chrono::Offset;
+use chrono::TimeDelta;
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::CronParser;
@@ -96,24 +98,41 @@ fn next_of(spec: &str, zone: Tz, after: Time) -> Result<Option<Time>, String> {
     let Schedule::Cron(cron) = parse(spec)? else { return Ok(None) };
     // A fraction of a second may not hide the second that follows.
     let from: DateTime<Tz> = Time::from_secs(after.secs()).to_chrono().with_timezone(&zone);
-    let mut next = from;
-    for _ in 0..MAX_SKIPPED {
-        next = match cron.find_next_occurrence(&next, false) {
-            Ok(next) => next,
-            // The search gives up after years: there is no next launch.
-            Err(_) => return Ok(None),
-        };
-        let matches = cron.is_time_matching(&next).unwrap_or(false);
-        if matches && next.year() <= MAX_YEAR {
-            return Ok(Some(Time(next.timestamp_nanos_opt().unwrap_or(i64::MAX))));
-        }
-        if next.year() > MAX_YEAR {
-            return Ok(None);
-        }
-    }
-    Ok(None)
+    let plain = next_plain(&cron, from);
+    let repeated = next_repeated(&cron, from);
+    Ok([plain, repeated].into_iter().flatten().min())
 }
 
+/// The next occurrence, without those that the library moves out of a skipped hour.
+fn next_plain(cron: &Cron, from: DateTime<Tz>) -> Option<Time> {
+    let mut next = from;
+    for _ in 0..MAX_SKIPPED {
+        // An error means that the search gave up after years: there is no next launch.
+        next = cron.find_next_occurrence(&next, false).ok()?;
+        if next.year() > MAX_YEAR {
+            return None;
+        }
+        if cron.is_time_matching(&next).unwrap_or(false) {
+            return Some(Time(next.timestamp_nanos_opt().unwrap_or(i64::MAX)));
+        }
+    }
+    None
+}
+
+/// When clocks go back, times of the repeated hour occur twice; the library knows only the first.
+fn next_repeated(cron: &Cron, from: DateTime<Tz>) -> Option<Time> {
+    let zone = from.timezone();
+    let offset = from.checked_add_signed(CLOCK_CHANGE)?.offset().fix();
+    if offset == from.offset().fix() {
+        return None;
+    }
+    let next = cron.find_next_occurrence(&from.with_timezone(&offset), false).ok()?.with_timezone(&zone);
+    let matches = next.offset().fix() == offset && cron.is_time_matching(&next).unwrap_or(false);
+    matches.then(|| Time(next.timestamp_nanos_opt().unwrap_or(i64::MAX)))
+}
+
+/// A change of clocks further away than this does not concern the next occurrence.
+const CLOCK_CHANGE: TimeDelta = TimeDelta::hours(3);
 /// Launches moved by a change of clocks are passed over; there are few in a row.
 const MAX_SKIPPED: usize = 10_000;
 const MAX_YEAR: i32 = 2099;

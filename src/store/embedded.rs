@@ -3,6 +3,8 @@
 
 mod history;
 mod leases;
+#[cfg(test)]
+mod tests;
 mod watchers;
 
 use std::sync::Arc;

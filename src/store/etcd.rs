@@ -11,6 +11,8 @@ mod watch;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +20,7 @@ use etcd_client::GetOptions;
 use etcd_client::LeaseGrantOptions;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::sync::watch as watch_channel;
 use tokio::time::Instant;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +48,11 @@ use crate::store::WatchStream;
 const ANSWER_BYTES: usize = 64 << 20;
 /// Keys asked for at once. etcd counts all remaining keys for every page, so small pages are slow.
 const PAGE_KEYS: usize = 10_000;
+/// A page may take this many times as long as another request: it can be [`ANSWER_BYTES`] long. A member that has
+/// fallen silent is found out earlier, by unanswered pings.
+const PAGE_PATIENCE: u32 = 4;
+/// Every default read waits for a small one, see [`Effort::Quick`].
+const QUICK_PATIENCE: Duration = Duration::from_secs(1);
 /// A listing that history is compacted away under is begun anew this often.
 const LISTING_RESTARTS: u32 = 5;
 /// Pause before a request is sent again when no member is trusted; doubled each time up to the maximum.
@@ -67,12 +75,27 @@ struct Core {
     options: EtcdOptions,
     members: Arc<Members>,
     readers: Mutex<Readers>,
+    /// The newest revision that a caller was told; watches try to reach it soon.
+    told: watch_channel::Sender<Revision>,
+}
+
+/// How a request is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effort {
+    /// Doing it twice is as good as doing it once.
+    Repeatable,
+    /// The same, and the answer may be long.
+    Page,
+    /// The same, and many may wait for it: another member is tried early.
+    Quick,
+    /// It must not be repeated when its outcome is unknown.
+    Once,
 }
 
 /// A page of a listing.
 enum Page {
-    /// With the last key as etcd has it.
-    Keys { listing: Listing, last: Option<Vec<u8>> },
+    /// With the last key as etcd has it, and the number of keys that were left out because they are no text.
+    Keys { listing: Listing, last: Option<Vec<u8>>, skipped: i64 },
     /// More bytes than this client accepts: ask for fewer keys.
     TooLong,
 }
@@ -98,44 +121,65 @@ impl EtcdStore {
         members.first_answer().await?;
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&members).probe(stop.clone()));
-        let core = Arc::new(Core { options, members, readers: Mutex::default() });
+        let core = Arc::new(Core {
+            options,
+            members,
+            readers: Mutex::default(),
+            told: watch_channel::Sender::new(0),
+        });
         Ok(Self { core, renewals: OnceLock::new(), _stop_at_drop: stop.clone().drop_guard(), stop })
     }
 }
 
 impl Core {
     /// Carries out `attempt` at one member after another until one answers. What was never sent is always sent
-    /// again; what may have been carried out only if it is `repeatable`.
-    async fn try_members<T, F, A>(&self, repeatable: bool, attempt: F) -> Result<T, StoreError>
+    /// again; what may have been carried out already is not, if the effort says so.
+    async fn try_members<T, F, A>(&self, effort: Effort, attempt: F) -> Result<T, StoreError>
     where
         F: Fn(Arc<Member>) -> A,
         A: Future<Output = Result<T, Fault>>,
     {
+        let patience = match effort {
+            Effort::Page => self.options.request_timeout * PAGE_PATIENCE,
+            Effort::Quick => self.options.request_timeout.min(QUICK_PATIENCE),
+            Effort::Repeatable | Effort::Once => self.options.request_timeout,
+        };
         let started = Instant::now();
         let mut pause = RETRY_PAUSE;
+        let mut tries = 0;
         loop {
+            tries += 1;
             let member = self.members.pick();
             let under_way = member.begin();
-            let fault = match timeout(self.options.request_timeout, attempt(Arc::clone(&member))).await {
+            let fault = match timeout(patience, attempt(Arc::clone(&member))).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Lost("request timed out".to_owned()),
             };
             drop(under_way);
-            let why = match fault {
-                Fault::NotSent(text) => text,
-                Fault::Lost(text) if repeatable => text,
+            let error = match fault {
+                Fault::NotSent(text) => {
+                    self.members.suspect(&member, &text);
+                    StoreError::Unavailable(format!("{}: {text}", member.url))
+                }
                 Fault::Lost(text) => {
                     self.members.suspect(&member, &text);
-                    return Err(StoreError::Ambiguous(format!("{}: {text}", member.url)));
+                    let text = format!("{}: {text}", member.url);
+                    if effort == Effort::Once {
+                        return Err(StoreError::Ambiguous(text));
+                    }
+                    StoreError::Unavailable(text)
+                }
+                Fault::LoginExpired(text) => {
+                    member.forget();
+                    StoreError::Denied(text)
                 }
                 fault => return Err(fault.into_error()),
             };
-            self.members.suspect(&member, &why);
             if started.elapsed() + pause > self.options.retry_timeout {
-                return Err(StoreError::Unavailable(format!("{}: {why}", member.url)));
+                return Err(error);
             }
-            if !self.members.any_trusted() {
+            if !self.members.has_another(tries) {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_PAUSE_MAX);
             }
@@ -143,8 +187,8 @@ impl Core {
     }
 
     /// One page of a listing.
-    async fn page(&self, span: &Span, options: &GetOptions) -> Result<Page, StoreError> {
-        self.try_members(true, |member| {
+    async fn page(&self, span: &Span, options: &GetOptions, effort: Effort) -> Result<Page, StoreError> {
+        self.try_members(effort, |member| {
             let (key, mut options) = (span.first.clone(), options.clone());
             if let Some(end) = &span.end {
                 options = options.with_range(end.clone());
@@ -157,7 +201,10 @@ impl Core {
                         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
                         // Taken before keys that are no text are dropped.
                         let last = response.0.kvs.last().map(|item| item.key.clone());
-                        Ok(Page::Keys { listing: convert::listing(response.0, revision), last })
+                        let count = response.count();
+                        let listing = convert::listing(response.0, revision);
+                        let skipped = count - listing.count;
+                        Ok(Page::Keys { listing, last, skipped })
                     }
                     Err(Fault::AnswerTooLong) => Ok(Page::TooLong),
                     Err(fault) => Err(fault),
@@ -182,7 +229,9 @@ impl Core {
             if options.keys_only {
                 request = request.with_keys_only();
             }
-            let Page::Keys { listing: page, last } = self.page(&span, &request).await? else {
+            let Page::Keys { listing: page, last, skipped } =
+                self.page(&span, &request, Effort::Page).await?
+            else {
                 if wanted == 1 {
                     return Err(Fault::AnswerTooLong.into_error());
                 }
@@ -193,6 +242,7 @@ impl Core {
                 None => whole = Some(Listing { revision: at.unwrap_or(page.revision), ..page }),
                 Some(whole) => {
                     whole.more = page.more;
+                    whole.count -= skipped;
                     whole.items.extend(page.items);
                 }
             }
@@ -219,11 +269,14 @@ impl Core {
                 std::mem::take(&mut readers.waiting)
             };
             let span = Span { first: self.options.probe_key.clone().into_bytes(), end: None };
-            let page = self.page(&span, &GetOptions::new().with_count_only()).await;
+            let page = self.page(&span, &GetOptions::new().with_count_only(), Effort::Quick).await;
             let revision = page.map(|page| match page {
                 Page::Keys { listing, .. } => listing.revision,
                 Page::TooLong => 0,
             });
+            if let Ok(revision) = revision {
+                self.told.send_if_modified(|told| revision > std::mem::replace(told, revision.max(*told)));
+            }
             for reader in readers {
                 // A caller who no longer waits is no loss.
                 let _ = reader.send(revision.clone());
@@ -282,11 +335,11 @@ impl Store for EtcdStore {
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
         self.check(&txn)?;
-        let request = convert::transaction(&txn, &self.core.options.probe_key);
+        let effort = if txn.is_read_only() { Effort::Repeatable } else { Effort::Once };
         let answer = self
             .core
-            .try_members(txn.is_read_only(), |member| {
-                let request = request.clone();
+            .try_members(effort, |member| {
+                let request = convert::transaction(&txn, &self.core.options.probe_key);
                 async move {
                     let client = member.requests().await?;
                     let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES);
@@ -334,7 +387,7 @@ impl Store for EtcdStore {
         let lease = rand::random_range(1..=i64::MAX);
         let options = LeaseGrantOptions::new().with_id(lease);
         self.core
-            .try_members(true, |member| {
+            .try_members(Effort::Repeatable, |member| {
                 let options = options.clone();
                 async move {
                     let client = member.requests().await?;
@@ -353,10 +406,10 @@ impl Store for EtcdStore {
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let tried = std::sync::atomic::AtomicBool::new(false);
+        let tried = AtomicBool::new(false);
         self.core
-            .try_members(true, |member| {
-                let again = tried.swap(true, std::sync::atomic::Ordering::Relaxed);
+            .try_members(Effort::Repeatable, |member| {
+                let again = tried.swap(true, Ordering::Relaxed);
                 async move {
                     let client = member.requests().await?;
                     match client.lease_client().revoke(lease).await.map_err(Fault::from) {
@@ -371,17 +424,25 @@ impl Store for EtcdStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let tried = AtomicBool::new(false);
         let answer = self
             .core
-            .try_members(true, |member| async move {
-                let client = member.requests().await?;
-                client.kv_client().compact(revision, None).await.map_err(Fault::from)
+            .try_members(Effort::Repeatable, |member| {
+                let again = tried.swap(true, Ordering::Relaxed);
+                async move {
+                    let client = member.requests().await?;
+                    match client.kv_client().compact(revision, None).await.map_err(Fault::from) {
+                        Ok(_) => Ok(()),
+                        // The try before may have done it although its answer was lost.
+                        Err(Fault::Answered(StoreError::Compacted { .. })) if again => Ok(()),
+                        Err(fault) => Err(fault),
+                    }
+                }
             })
             .await;
         match answer {
-            Ok(_) => Ok(()),
             Err(StoreError::Compacted { .. }) => Err(self.compacted(revision).await),
-            Err(error) => Err(error),
+            answer => answer,
         }
     }
 

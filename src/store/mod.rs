@@ -223,7 +223,8 @@ pub struct Outcome {
     pub succeeded: bool,
     /// The store's revision after the transaction.
     pub revision: Revision,
-    /// The answers to the `Get` steps of the branch taken, in order.
+    /// The answers to the `Get` steps of the branch taken, in order. Each sees the steps before it, and its
+    /// revision is that of the store until the first change.
     pub gets: Vec<Listing>,
 }
 
@@ -293,7 +294,8 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a transaction. [`StoreError::Ambiguous`] means that it may or may not have been applied.
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
 
-    /// Every change of the range from revision `from` (inclusive; at least 1) on.
+    /// Every change of the range from revision `from` (inclusive; at least 1) on. That history is compacted
+    /// may be told by this call or by the first item.
     async fn watch(&self, range: Range, from: Revision) -> Result<WatchStream, StoreError>;
 
     /// A revision that is at least that of every transaction acknowledged before the call.

@@ -212,19 +212,20 @@ async fn gets_see_earlier_steps(store: SharedStore) {
     let all = || Op::Get(prefix("f/"));
     let done =
         commit(&store, [all(), Op::put("f/1", "new"), all(), Op::Delete(key("f/2")), all(), all()]).await;
-    let seen: Vec<(Revision, Vec<(&str, &[u8])>)> = done
-        .gets
-        .iter()
-        .map(|get| (get.revision, get.items.iter().map(|i| (i.key.as_str(), i.value.as_ref())).collect()))
-        .collect();
-    let after = before + 1;
-    let expected: [(Revision, Vec<(&str, &[u8])>); 4] = [
-        (before, vec![("f/1", b"old"), ("f/2", b"old")]),
-        (after, vec![("f/1", b"new"), ("f/2", b"old")]),
-        (after, vec![("f/1", b"new")]),
-        (after, vec![("f/1", b"new")]),
+    let describe = |get: &Listing| {
+        let items = get.items.iter().map(|item| format!("{}={:?}", item.key, item.value));
+        format!("+{} {}", get.revision - before, items.collect::<Vec<_>>().join(" "))
+    };
+    let seen: Vec<String> = done.gets.iter().map(describe).collect();
+    let expected = [
+        "+0 f/1=b\"old\" f/2=b\"old\"",
+        "+1 f/1=b\"new\" f/2=b\"old\"",
+        "+1 f/1=b\"new\"",
+        "+1 f/1=b\"new\"",
     ];
     assert_eq!(seen, expected);
+    let after = before + 1;
+    assert_eq!(done.revision, after);
     assert_eq!(done.gets[1].items[0].mod_revision, after);
     assert_eq!(done.gets[2].count, 1);
 }
@@ -471,9 +472,10 @@ async fn leases_expire_unless_renewed(store: SharedStore) {
     let base = commit(&store, [leased("za/kept", kept), leased("za/left", left)]).await.revision;
     let mut watch = store.watch(prefix("za/"), base + 1).await.unwrap();
     let renew = async {
+        let mut pace = tokio::time::interval(short / 10);
         loop {
+            pace.tick().await;
             assert_eq!(store.keep_alive(kept).await.unwrap(), short);
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
     let gone = tokio::select! {

@@ -147,7 +147,8 @@ impl Run {
             }
             700..740 if self.watches.len() < WATCHES => {
                 let range = self.any_range();
-                let from = self.random.random_range(self.compacted - 2..=self.revision + 5);
+                let oldest = if self.chance(30) { self.revision } else { self.compacted - 2 };
+                let from = self.random.random_range(oldest..=self.revision + 5);
                 Action::Watch(range, from.max(1))
             }
             740..755 if !self.watches.is_empty() => {

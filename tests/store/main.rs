@@ -1,10 +1,16 @@
 //! The store's contract, run on the embedded store and on a real etcd, and what only etcd can show: failover,
 //! credentials, long catch-ups.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bulk;
 mod contract;
 mod differential;
 #[path = "../support/etcd.rs"]
 mod etcd;
+mod failover;
+mod progress;
+mod security;
 
 use std::sync::Arc;
 

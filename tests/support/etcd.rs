@@ -1,7 +1,7 @@
 //! Real etcd servers for tests: on free loopback ports, with data in a temporary directory, killed at drop.
-//! Self-contained, so that any test binary can include it by path.
-
-#![expect(dead_code, reason = "each test binary uses another part")]
+//! `HERDER_TEST_ETCD` names another binary than the installed one. Self-contained, so that any test binary can
+//! include it by path:
+//! `#[path = "../support/etcd.rs"] #[expect(dead_code, reason = "not all of it is needed here")] mod etcd;`
 
 use std::io::Read;
 use std::io::Write;
@@ -114,7 +114,7 @@ impl Etcd {
         let member = &self.members[index];
         let client_url = format!("{}://127.0.0.1:{}", self.scheme, member.client_port);
         let data: PathBuf = self.directory.path().join(&member.name);
-        let process = Command::new("etcd")
+        let process = Command::new(std::env::var_os("HERDER_TEST_ETCD").unwrap_or_else(|| "etcd".into()))
             .arg("--name")
             .arg(&member.name)
             .arg("--data-dir")

@@ -3,6 +3,13 @@
 //! Each concern has one file; this one holds the types they share with the runners. Hooks are given interpolated
 //! blocks of the job and never look at the job itself.
 
+pub mod artifacts;
+pub mod checks;
+pub mod destination;
+mod http;
+pub mod services;
+pub mod templates;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +130,18 @@ pub trait Catalog: Send + Sync + 'static {
     /// # Errors
     /// As for `services`.
     async fn names(&self, namespace: &str) -> Result<(u64, BTreeMap<String, Vec<String>>), HookError>;
+
+    /// The items of the variable at `path`, `None` when there is no such variable, and the index.
+    ///
+    /// # Errors
+    /// As for `services`; not recoverable when this catalog has no variables.
+    async fn variable(
+        &self,
+        namespace: &str,
+        path: &str,
+    ) -> Result<(u64, Option<BTreeMap<String, String>>), HookError> {
+        Err(HookError::fatal(format!("nomad.var.block({path}@{namespace}): variables cannot be read here")))
+    }
 
     /// Waits until the catalog has changed after index `since`, and returns its index then. Cancel-safe.
     async fn changed(&self, since: u64) -> u64;

@@ -91,8 +91,7 @@ impl IntakeReconciler {
 
     fn refusal(&self, id: &JobId, view: &View, why: String) -> Unit {
         tracing::warn!(job = %id, revision = view.raw.modified, %why, "job refused");
-        let status =
-            JobStatus { refused: why, refused_revision: view.raw.modified, ..view.status.clone() };
+        let status = JobStatus { refused: why, refused_revision: view.raw.modified, ..view.status.clone() };
         let mut ops = vec![Op::put(self.context.keys.text(&Key::Status(id.clone())), encode(&status))];
         // The version that runs must be found again by a server that never saw it at the job's key.
         ops.extend(view.current.as_ref().map(|current| self.older(id, &current.value)));
@@ -156,8 +155,17 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
     job.purge = false;
     job.status = String::new();
     job.status_description = String::new();
-    jobspec::canonicalize(&mut job, &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() });
-    //INTERIM
+    jobspec::canonicalize(
+        &mut job,
+        &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() },
+    );
+    let validation = jobspec::validate(&job);
+    if let Some(text) = validation.error_text() {
+        return Err(text);
+    }
+    if let Some(current) = view.current.as_ref().filter(|current| !current.value.purge) {
+        jobspec::check_update(&current.value, &job)?;
+    }
     Ok(job)
 }
 

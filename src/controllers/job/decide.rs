@@ -22,8 +22,8 @@ use crate::model::job::Job;
 use crate::model::job::JobStatus;
 use crate::model::time::Time;
 use crate::scheduler;
+use crate::scheduler::Cluster;
 use crate::scheduler::Placement;
-use crate::scheduler::cluster::Cluster;
 use crate::store::Guard;
 use crate::store::Op;
 use crate::store::key::Key;
@@ -217,8 +217,10 @@ impl Deciding<'_> {
                 memory_oversubscription: self.settings.memory_oversubscription,
             };
             let decision = scheduler::place(cluster, &request);
+            let by_id: BTreeMap<AllocId, &Slot> =
+                asked.iter().zip(&slots).map(|(asked, slot)| (asked.alloc_id, *slot)).collect();
             for placement in &decision.placements {
-                self.placed(&job, group, slots[placement.slot], placement);
+                self.placed(&job, group, by_id[&placement.alloc_id], placement);
             }
             if !decision.placements.is_empty() {
                 self.pass.outcome.placed.insert(name.clone(), decision.metric);
@@ -293,7 +295,8 @@ impl Deciding<'_> {
     }
 
     fn remember_stable(&self, version: u64) -> Op {
-        let mut status = self.view.status.as_ref().map_or_else(JobStatus::default, |s| JobStatus::clone(&s.value));
+        let mut status =
+            self.view.status.as_ref().map_or_else(JobStatus::default, |s| JobStatus::clone(&s.value));
         status.stable_versions.retain(|known| *known != version);
         status.stable_versions.push(version);
         let surplus = status.stable_versions.len().saturating_sub(STABLE_KEPT);
@@ -352,6 +355,7 @@ fn asked(slot: &Slot, ids: Ids<'_>) -> scheduler::Slot {
         replaces: slot.takes_over,
         penalty_nodes: slot.penalty_nodes.clone(),
         preferred_node: slot.preferred_node,
+        pinned_node: slot.pinned_node,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Jobs: the right number of allocations of the right version on the right nodes.
 
 pub mod decide;
+pub mod dry_run;
 pub mod plan;
 pub mod record;
 pub mod reschedule;
@@ -23,9 +24,9 @@ use crate::model::id::JobId;
 use crate::model::id::NodeId;
 use crate::model::time::Time;
 use crate::scheduler;
-use crate::scheduler::cluster::AllocFacts;
-use crate::scheduler::cluster::Cluster;
-use crate::scheduler::cluster::NodeFacts;
+use crate::scheduler::AllocFacts;
+use crate::scheduler::Cluster;
+use crate::scheduler::NodeFacts;
 use crate::store::key::Key;
 
 use super::Context;
@@ -64,7 +65,9 @@ impl JobReconciler {
         let listening = Arc::downgrade(&placement);
         let weak_queue = Arc::downgrade(queue);
         context.mirror.listen(Box::new(move |state, dirty| {
-            let (Some(placing), Some(queue)) = (listening.upgrade(), weak_queue.upgrade()) else { return false };
+            let (Some(placing), Some(queue)) = (listening.upgrade(), weak_queue.upgrade()) else {
+                return false;
+            };
             placing.follow(state, dirty, &queue);
             true
         }));
@@ -139,7 +142,11 @@ pub fn settings_of(state: &State) -> Settings {
     let text = config.and_then(|config| config.get("SchedulerAlgorithm")?.as_str());
     let flag = config.and_then(|config| config.get("MemoryOversubscriptionEnabled")?.as_bool());
     Settings {
-        algorithm: if text == Some("spread") { scheduler::Algorithm::Spread } else { scheduler::Algorithm::Binpack },
+        algorithm: if text == Some("spread") {
+            scheduler::Algorithm::Spread
+        } else {
+            scheduler::Algorithm::Binpack
+        },
         memory_oversubscription: flag.unwrap_or(false),
     }
 }
@@ -179,15 +186,18 @@ fn set_alloc(cluster: &mut Cluster, state: &State, id: AllocId) {
     let Some((entry, desired)) = desired else { return cluster.forget_alloc(id) };
     let alloc = &desired.value;
     let report = entry.report.as_ref().map(|report| &*report.value);
+    let job = alloc.job();
+    let version = state.job_version(&job, alloc.job_version);
     cluster.set_alloc(&AllocFacts {
         id,
         node: alloc.node_id,
-        job: alloc.job(),
+        job: &job,
         group: &alloc.task_group,
-        job_version: alloc.job_version,
+        tasks: version.as_ref().and_then(|version| version.value.group(&alloc.task_group)),
         resources: &alloc.resources,
         previous: alloc.previous,
         holding: !client_status(alloc, report).is_terminal(),
+        stopping: !alloc.is_wanted(),
     });
 }
 
@@ -201,8 +211,12 @@ impl Placing {
                 *cluster = Cluster::default();
                 fill(&mut cluster, state);
                 *blocked = state.evaluations.keys().filter(|job| has_blocked(state, job)).cloned().collect();
-                let jobs: BTreeSet<&JobId> =
-                    state.jobs.keys().chain(state.job_allocs.keys()).chain(state.evaluations.keys()).collect();
+                let jobs: BTreeSet<&JobId> = state
+                    .jobs
+                    .keys()
+                    .chain(state.job_allocs.keys())
+                    .chain(state.evaluations.keys())
+                    .collect();
                 jobs.into_iter().for_each(|job| queue.add(job.clone()));
                 return;
             }
@@ -212,9 +226,9 @@ impl Placing {
         for touch in touched {
             match &touch.key {
                 Key::Alloc(_, alloc) | Key::AllocReport(_, alloc) => {
-                    capacity_changed |= cluster.holds(*alloc);
+                    capacity_changed |= cluster.has_alloc(*alloc);
                     set_alloc(&mut cluster, state, *alloc);
-                    capacity_changed &= !cluster.holds(*alloc);
+                    capacity_changed &= !cluster.has_alloc(*alloc);
                 }
                 Key::NodeInfo(node) | Key::NodeSpec(node) | Key::NodeStatus(node) | Key::NodeLive(node) => {
                     let entry = state.nodes.get(node).cloned().unwrap_or_default();

@@ -60,6 +60,8 @@ pub struct Slot {
     pub takes_over: bool,
     pub penalty_nodes: Vec<NodeId>,
     pub preferred_node: Option<NodeId>,
+    /// The only node that will do (system jobs).
+    pub pinned_node: Option<NodeId>,
     pub tracker: Option<RescheduleTracker>,
 }
 
@@ -123,7 +125,8 @@ pub fn plan(view: &View, now: Time, still_fits: StillFits<'_>) -> Plan {
         let planned = match job.value.group(name) {
             None => stop_all(allocs),
             Some(group) => {
-                let pass = GroupPass { view, job: &job.value, incarnation: job.created as u64, group, gate, now };
+                let pass =
+                    GroupPass { view, job: &job.value, incarnation: job.created as u64, group, gate, now };
                 pass.plan(allocs, still_fits)
             }
         };
@@ -232,7 +235,9 @@ impl GroupPass<'_> {
 
     fn classify(&self, alloc: &Alloc) -> Class {
         match alloc.status {
-            ClientStatus::Complete if self.job.job_type().is_batch() && self.is_current(alloc) => Class::Filled,
+            ClientStatus::Complete if self.job.job_type().is_batch() && self.is_current(alloc) => {
+                Class::Filled
+            }
             ClientStatus::Complete | ClientStatus::Lost => Class::Ignored,
             ClientStatus::Failed => self.classify_failed(alloc),
             ClientStatus::Pending | ClientStatus::Running | ClientStatus::Unknown => {
@@ -370,7 +375,9 @@ impl GroupPass<'_> {
         let parallel = self.group.migrate.as_ref().map_or(1, |migrate| migrate.max_parallel.max(1));
         let unready = filled.values().filter(|alloc| alloc.status == ClientStatus::Pending).count();
         let mut budget = usize::try_from(parallel).unwrap_or(1).saturating_sub(unready + plan.place.len());
-        for alloc in filled.values().filter(|alloc| !alloc.status.is_terminal() && !busy.contains(&alloc.id())) {
+        for alloc in
+            filled.values().filter(|alloc| !alloc.status.is_terminal() && !busy.contains(&alloc.id()))
+        {
             let asked = self.view.intents.contains_key(&format!("{STOP_ALLOC}{}", alloc.id()));
             let drains = alloc.node == NodeCondition::Draining;
             if !asked && (!drains || budget == 0) {

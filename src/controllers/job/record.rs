@@ -94,7 +94,8 @@ pub fn evaluations(facts: &Facts<'_>, ids: Ids<'_>) -> Vec<Evaluation> {
 
 /// The record of a pass that nobody asked for: a node was lost, an allocation failed, a rollout went on.
 fn own_record(facts: &Facts<'_>) -> Evaluation {
-    let causes: BTreeSet<&str> = facts.plan.groups.values().flat_map(|group| group.causes.iter().copied()).collect();
+    let causes: BTreeSet<&str> =
+        facts.plan.groups.values().flat_map(|group| group.causes.iter().copied()).collect();
     let first = [
         trigger::NODE_UPDATE,
         trigger::ALLOC_FAILURE,
@@ -127,7 +128,8 @@ fn blank(facts: &Facts<'_>, id: EvalId) -> Evaluation {
 fn completed(facts: &Facts<'_>, evaluation: &Evaluation, blocked_id: Option<EvalId>) -> Evaluation {
     let busy = |updates: &DesiredUpdates| *updates != DesiredUpdates::default();
     let updates = facts.outcome.updates.iter().filter(|(_, updates)| busy(updates));
-    let mut queued: BTreeMap<String, u64> = facts.outcome.updates.keys().map(|name| (name.clone(), 0)).collect();
+    let mut queued: BTreeMap<String, u64> =
+        facts.outcome.updates.keys().map(|name| (name.clone(), 0)).collect();
     queued.extend(facts.outcome.queued.clone());
     Evaluation {
         status: EvalStatus::Complete,
@@ -151,7 +153,11 @@ fn keep_blocked(facts: &Facts<'_>, ids: Ids<'_>, written: &mut Vec<Evaluation>) 
         let own = existing.id == facts.eval;
         written.push(Evaluation {
             status: if own { EvalStatus::Complete } else { EvalStatus::Canceled },
-            status_description: if own { String::new() } else { format!("evaluation {:?} successful", facts.eval.to_string()) },
+            status_description: if own {
+                String::new()
+            } else {
+                format!("evaluation {:?} successful", facts.eval.to_string())
+            },
             deployment_id: facts.deployment,
             placed_groups: if own { facts.outcome.placed.clone() } else { BTreeMap::new() },
             queued_allocations: BTreeMap::new(),

@@ -254,7 +254,8 @@ fn advance(
         let revert = moved.task_groups.values().any(|state| state.auto_revert);
         failure = Some((description::BY_USER, revert));
     }
-    let quiet = groups.values().all(|plan| plan.place.is_empty() && !plan.updates_left && plan.in_place.is_empty());
+    let quiet =
+        groups.values().all(|plan| plan.place.is_empty() && !plan.updates_left && plan.in_place.is_empty());
     if let Some((text, revert)) = failure {
         moved.status = DeploymentStatus::Failed;
         moved.status_description = text.to_owned();

@@ -98,7 +98,8 @@ pub fn plan(view: &View<'_>, now: Time) -> Plan {
     }
     let confirmed = entry.spec.as_ref().is_some_and(|spec| spec.value.confirm_down);
     if too_many_silent(view.pool) && !confirmed {
-        let text = "silent, but not marked down: too many nodes of its pool are silent; an operator must confirm";
+        let text =
+            "silent, but not marked down: too many nodes of its pool are silent; an operator must confirm";
         let known = entry.status.as_ref().is_some_and(|status| status.value.status_description == text);
         if !known {
             plan.status = Some(moved(entry, state, text, "Node heartbeat missed", now));

@@ -64,13 +64,26 @@ fn belongings(state: &State, id: &JobId) -> Vec<Doomed> {
     for (alloc, entry) in state.allocs_of_job(id) {
         keys.extend(entry.desired.as_ref().map(|desired| Key::Alloc(desired.value.node_id, alloc)));
     }
-    keys.extend(state.evaluations.get(id).into_iter().flatten().map(|(eval, _)| Key::Evaluation(id.clone(), *eval)));
     keys.extend(
-        state.deployments.get(id).into_iter().flatten().map(|(deployment, _)| Key::Deployment(id.clone(), *deployment)),
+        state.evaluations.get(id).into_iter().flatten().map(|(eval, _)| Key::Evaluation(id.clone(), *eval)),
     );
-    keys.extend(state.versions.get(id).into_iter().flatten().map(|(version, _)| Key::Version(id.clone(), *version)));
-    keys.extend(state.intents.get(id).into_iter().flatten().map(|(what, _)| Key::Intent(id.clone(), what.clone())));
-    keys.extend(state.launches.get(id).into_iter().flatten().map(|(what, _)| Key::Launch(id.clone(), what.clone())));
+    keys.extend(
+        state
+            .deployments
+            .get(id)
+            .into_iter()
+            .flatten()
+            .map(|(deployment, _)| Key::Deployment(id.clone(), *deployment)),
+    );
+    keys.extend(
+        state.versions.get(id).into_iter().flatten().map(|(version, _)| Key::Version(id.clone(), *version)),
+    );
+    keys.extend(
+        state.intents.get(id).into_iter().flatten().map(|(what, _)| Key::Intent(id.clone(), what.clone())),
+    );
+    keys.extend(
+        state.launches.get(id).into_iter().flatten().map(|(what, _)| Key::Launch(id.clone(), what.clone())),
+    );
     keys.extend(state.statuses.get(id).map(|_| Key::Status(id.clone())));
     keys.into_iter().map(ours).collect()
 }
@@ -131,7 +144,13 @@ impl Sweep<'_> {
     /// Nothing of it runs or will run by itself.
     fn is_dead(&self, id: &JobId, job: &Job) -> bool {
         let quiet = self.state.allocs_of_job(id).all(|(_, alloc)| alloc.status().is_terminal())
-            && self.state.evaluations.get(id).into_iter().flatten().all(|(_, eval)| eval.value.status.is_terminal());
+            && self
+                .state
+                .evaluations
+                .get(id)
+                .into_iter()
+                .flatten()
+                .all(|(_, eval)| eval.value.status.is_terminal());
         let finished = job.stop || (job.job_type().is_batch() && !job.is_template());
         quiet && finished && (job.stop || self.ran(id))
     }
@@ -142,7 +161,8 @@ impl Sweep<'_> {
     }
 
     fn job(&self, id: &JobId, job: &Stored<Job>, doomed: &mut Vec<Doomed>) {
-        if self.is_dead(id, &job.value) && self.is_old(self.last_change(id, &job.value), self.thresholds.job) {
+        if self.is_dead(id, &job.value) && self.is_old(self.last_change(id, &job.value), self.thresholds.job)
+        {
             doomed.extend(belongings(self.state, id));
             doomed.push(Doomed { key: Key::Job(id.clone()), unless_changed_since: Some(job.modified) });
             return;
@@ -161,7 +181,8 @@ impl Sweep<'_> {
             let desired = alloc.desired.as_ref().map_or(0, |desired| desired.value.modify_time);
             desired.max(alloc.report.as_ref().map_or(0, |report| report.value.modify_time))
         });
-        let evals = self.state.evaluations.get(id).into_iter().flatten().map(|(_, eval)| eval.value.modify_time);
+        let evals =
+            self.state.evaluations.get(id).into_iter().flatten().map(|(_, eval)| eval.value.modify_time);
         allocs.chain(evals).max().unwrap_or(0).max(job.submit_time)
     }
 
@@ -224,7 +245,8 @@ impl Sweep<'_> {
 
     fn versions(&self, id: &JobId, job: &Job, doomed: &mut Vec<Doomed>) {
         let Some(all) = self.state.versions.get(id) else { return };
-        let stable = self.state.statuses.get(id).and_then(|status| status.value.stable_versions.last().copied());
+        let stable =
+            self.state.statuses.get(id).and_then(|status| status.value.stable_versions.last().copied());
         let in_use: BTreeSet<u64> = self
             .state
             .allocs_of_job(id)

@@ -130,7 +130,7 @@ fn cidrsubnets(args: FuncArgs) -> Answer {
             ));
         }
         out.push(Prefix { base: start, ..step }.written());
-        next = start + size;
+        next = start.saturating_add(size);
     }
     Ok(texts(out))
 }

@@ -118,7 +118,13 @@ fn compare(
     for key in keys {
         let (old, new) = (old.get(key), new.get(key));
         let present = [new, old].into_iter().flatten().find(|value| !value.is_null());
-        match present.map_or(Entry::Field, |value| entry(key, value)) {
+        // Absent lists and maps are not shown; absent numbers and times are.
+        let kind = match present {
+            Some(value) => entry(key, value),
+            None if OPTIONAL.contains(&key.as_str()) => Entry::Field,
+            None => continue,
+        };
+        match kind {
             Entry::Field => out.fields.extend(field(key, old, new, show_fields)),
             Entry::Map => out.fields.extend(map_fields(key, old, new, show_fields)),
             Entry::Set => out.objects.extend(text_set(key, old, new, contextual)),
@@ -135,11 +141,14 @@ fn singular(key: &str) -> &str {
     SINGULAR.iter().find(|(plural, _)| *plural == key).map_or(key, |(_, single)| single)
 }
 
+/// Values that may be unset, which is not the same as zero.
+const OPTIONAL: &[&str] = &["StopOnClientAfter", "Uid", "Gid"];
+
 /// The text of a value in a diff. Optional times that are not set are `nil`.
 fn text(key: &str, value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) if matches!(key, "StopOnClientAfter" | "Uid" | "Gid") => "nil".to_owned(),
+        Some(Value::Null) if OPTIONAL.contains(&key) => "nil".to_owned(),
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     }

@@ -59,7 +59,8 @@ fn another_artifact_shows_as_one_added_and_one_deleted() {
     );
     let source = artifacts[0].fields.iter().find(|field| field.name == "GetterSource").expect("a source");
     assert_eq!((source.kind, source.new.as_str()), (DiffType::Added, "https://files.example/two.jar"));
-    assert!(artifacts[0].fields.iter().any(|field| field.name == "RelativeDest"));
+    let names: Vec<&str> = artifacts[0].fields.iter().map(|field| field.name.as_str()).collect();
+    assert_eq!(names, ["Chown", "GetterInsecure", "GetterMode", "GetterSource", "RelativeDest"]);
     let config = find(&task.objects, "Config")[0];
     let names: Vec<&str> = config.fields.iter().map(|field| field.name.as_str()).collect();
     assert_eq!(names, ["args[0]", "args[1]", "jar_path"]);
@@ -174,4 +175,21 @@ fn each_field_has_its_kind_of_update() {
     for (index, edit) in destructive.into_iter().enumerate() {
         assert_eq!(kind(edit), UpdateKind::Destructive, "edit {index}");
     }
+}
+
+#[test]
+fn the_order_of_arguments_counts_and_that_of_tags_does_not() {
+    let with = |args: [&str; 2], tags: [&str; 2]| {
+        let mut task = java("one.jar");
+        task["Actions"] = json!([{"Name": "a", "Command": "c", "Args": args}]);
+        task["Services"] = json!([{"Name": "s", "Tags": tags}]);
+        job(task)
+    };
+    let base = with(["x", "y"], ["1", "2"]);
+    assert_eq!(diff(Some(&base), &with(["x", "y"], ["2", "1"]), true).kind, DiffType::None);
+    let swapped = diff(Some(&base), &with(["y", "x"], ["1", "2"]), true);
+    let action = find(&task_of(&swapped).objects, "Action")[0];
+    let fields: Vec<_> =
+        action.objects[0].fields.iter().map(|field| (field.name.as_str(), field.kind)).collect();
+    assert_eq!(fields, [("Args[0]", DiffType::Edited), ("Args[1]", DiffType::Edited)]);
 }

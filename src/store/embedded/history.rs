@@ -199,6 +199,12 @@ impl History {
         self.log_start
     }
 
+    /// Keys of which anything is known, deleted ones too.
+    #[cfg(test)]
+    pub(super) fn known_keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Forgets what cannot be seen at `at` or later. Takes time for what changed since the last compaction only.
     pub(super) fn compact(&mut self, at: Revision) -> Result<(), StoreError> {
         if at > self.revision {

@@ -11,7 +11,7 @@ use crate::store::Revision;
 use crate::store::WatchBatch;
 
 /// Batches that wait for a slow reader. One that falls further behind is cut off and has to watch anew.
-const QUEUE: usize = 65_536;
+pub(super) const QUEUE: usize = 65_536;
 
 /// Identifies a watcher.
 pub(super) type WatcherId = u64;

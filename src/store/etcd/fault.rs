@@ -13,6 +13,8 @@ pub(super) enum Fault {
     NotSent(String),
     /// No answer: it may or may not have been carried out.
     Lost(String),
+    /// The member does not know this client's login any more, for example because it was restarted.
+    LoginExpired(String),
     /// The answer is longer than this client accepts.
     AnswerTooLong,
     /// The store answered that a lease of this id is there already.
@@ -59,12 +61,12 @@ impl Fault {
             Self::Answered(StoreError::TooLarge { size: 0, limit: 0 })
         } else if has("decoded message length too large") {
             Self::AnswerTooLong
-        } else if has("permission denied")
-            || has("authentication")
-            || has("auth token")
-            || has("user name")
-            || has("auth: ")
-        {
+        } else if has("auth store is old") {
+            // Users or roles changed a moment ago; the member looks again at the next try.
+            Self::NotSent(text.to_owned())
+        } else if has("invalid auth token") {
+            Self::LoginExpired(text.to_owned())
+        } else if has("permission denied") || has("authentication") || has("user name") || has("auth: ") {
             Self::Answered(StoreError::Denied(text.to_owned()))
         } else if has("no leader") || has("too many requests") {
             // Both are said before the request enters the cluster's log.
@@ -81,6 +83,7 @@ impl Fault {
         match self {
             Self::NotSent(text) => StoreError::Unavailable(text),
             Self::Lost(text) => StoreError::Ambiguous(text),
+            Self::LoginExpired(text) => StoreError::Denied(text),
             Self::AnswerTooLong => {
                 StoreError::Other("the answer is longer than this client accepts".to_owned())
             }
@@ -117,4 +120,54 @@ fn text_of(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fault;
+    use crate::store::StoreError;
+
+    #[test]
+    fn refusals_before_the_log_may_be_sent_again() {
+        for text in ["etcdserver: no leader", "etcdserver: too many requests"] {
+            assert_eq!(Fault::of_text(text), Fault::NotSent(text.into()));
+        }
+    }
+
+    #[test]
+    fn interruptions_leave_the_outcome_unknown() {
+        for text in [
+            "etcdserver: request timed out",
+            "etcdserver: request timed out, possibly due to previous leader failure",
+            "etcdserver: request timed out, possibly due to connection lost",
+            "etcdserver: leader changed",
+            "etcdserver: server stopped",
+            "h2 protocol error: http2 error",
+            "transport error",
+            "operation was canceled",
+        ] {
+            assert_eq!(Fault::of_text(text), Fault::Lost(text.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_keep_their_meaning() {
+        let answered = |text| match Fault::of_text(text) {
+            Fault::Answered(error) => error,
+            fault => panic!("{text}: {fault:?}"),
+        };
+        assert_eq!(answered("etcdserver: mvcc: database space exceeded"), StoreError::NoSpace);
+        assert_eq!(answered("etcdserver: requested lease not found"), StoreError::LeaseNotFound);
+        let future = "etcdserver: mvcc: required revision is a future revision";
+        assert_eq!(answered(future), StoreError::FutureRevision);
+        for text in [
+            "etcdserver: permission denied",
+            "etcdserver: user name is empty",
+            "etcdserver: authentication failed, invalid user ID or password",
+        ] {
+            assert_eq!(answered(text), StoreError::Denied(text.into()));
+        }
+        let text = "etcdserver: key is not provided";
+        assert_eq!(answered(text), StoreError::Other(text.into()));
+    }
 }

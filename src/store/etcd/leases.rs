@@ -56,6 +56,7 @@ impl Renewals {
                 waiting: BTreeMap::new(),
                 stream: None,
                 used: Instant::now(),
+                sent: 0,
             };
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(renewer.run()).await });
@@ -78,7 +79,16 @@ impl Renewals {
 struct Waiting {
     answers: Vec<oneshot::Sender<Answer>>,
     since: Instant,
-    sent: Option<Instant>,
+    sent: Option<Sent>,
+    /// How often this lease held up a stream. Such leases come last when the next stream is opened.
+    held_up: u32,
+}
+
+/// When a renewal was sent on the present stream, and as which one. They are answered in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sent {
+    number: u64,
+    at: Instant,
 }
 
 struct Stream {
@@ -93,6 +103,8 @@ struct Renewer {
     waiting: BTreeMap<LeaseId, Waiting>,
     stream: Option<Stream>,
     used: Instant,
+    /// Renewals sent so far.
+    sent: u64,
 }
 
 impl Renewer {
@@ -125,6 +137,7 @@ impl Renewer {
             answers: Vec::new(),
             since: Instant::now(),
             sent: None,
+            held_up: 0,
         });
         waiting.answers.push(renewal.answer);
     }
@@ -162,8 +175,11 @@ impl Renewer {
             let text = format!("lease {lease:x} not renewed within {} s", limit.as_secs());
             self.answer(lease, &Err(StoreError::Unavailable(text)));
         }
-        let sent = self.waiting.values().filter_map(|waiting| waiting.sent);
-        if sent.min().is_some_and(|oldest| oldest.elapsed() > SILENCE) {
+        let sent = self.waiting.values_mut().filter(|waiting| waiting.sent.is_some());
+        if let Some(oldest) = sent.min_by_key(|waiting| waiting.sent)
+            && oldest.sent.is_some_and(|sent| sent.at.elapsed() > SILENCE)
+        {
+            oldest.held_up += 1;
             self.drop_stream("lease stream is silent");
         }
         if self.waiting.is_empty() && self.used.elapsed() > IDLE {
@@ -174,8 +190,10 @@ impl Renewer {
     /// Sends what has not been sent, opening a stream if there is none.
     async fn send(&mut self) {
         let unsent = self.waiting.iter().filter(|(_, waiting)| waiting.sent.is_none());
-        let unsent: Vec<LeaseId> = unsent.map(|(lease, _)| *lease).collect();
-        for lease in unsent {
+        let mut unsent: Vec<(u32, LeaseId)> =
+            unsent.map(|(lease, waiting)| (waiting.held_up, *lease)).collect();
+        unsent.sort_unstable();
+        for (_, lease) in unsent {
             let Some(stream) = &mut self.stream else {
                 // Opening renews this lease on the way.
                 if !self.open(lease).await {
@@ -185,11 +203,7 @@ impl Renewer {
             };
             stream.keeper.id = lease;
             match timeout(SILENCE, stream.keeper.keep_alive()).await {
-                Ok(Ok(())) => {
-                    if let Some(waiting) = self.waiting.get_mut(&lease) {
-                        waiting.sent = Some(Instant::now());
-                    }
-                }
+                Ok(Ok(())) => self.note_sent(lease),
                 Ok(Err(error)) => return self.drop_stream(&error.to_string()),
                 Err(_) => return self.drop_stream("lease stream accepts no requests"),
             }
@@ -218,11 +232,11 @@ impl Renewer {
                 true
             }
             fault => {
-                let trusted = self.core.members.any_trusted();
-                self.core.members.suspect(&member, &fault.into_error().to_string());
-                if !trusted {
-                    tokio::time::sleep(REOPEN_PAUSE).await;
+                if matches!(fault, Fault::LoginExpired(_)) {
+                    member.forget();
                 }
+                self.core.members.suspect(&member, &fault.into_error().to_string());
+                tokio::time::sleep(REOPEN_PAUSE).await;
                 self.check();
                 false
             }
@@ -231,11 +245,18 @@ impl Renewer {
 
     async fn renew_again(&mut self, lease: LeaseId) -> bool {
         let Some(stream) = &mut self.stream else { return false };
-        let sent = stream.keeper.id == lease && stream.keeper.keep_alive().await.is_ok();
-        if let Some(waiting) = self.waiting.get_mut(&lease) {
-            waiting.sent = sent.then(Instant::now);
+        let sent = stream.keeper.keep_alive().await.is_ok();
+        if sent {
+            self.note_sent(lease);
         }
         sent
+    }
+
+    fn note_sent(&mut self, lease: LeaseId) {
+        self.sent += 1;
+        if let Some(waiting) = self.waiting.get_mut(&lease) {
+            waiting.sent = Some(Sent { number: self.sent, at: Instant::now() });
+        }
     }
 }
 

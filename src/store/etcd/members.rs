@@ -1,6 +1,7 @@
 //! The members of the etcd cluster: one client each, which of them answer, and which one to ask next.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use etcd_client::Client;
+use etcd_client::ResponseHeader;
+use etcd_client::StatusResponse;
 use tokio::sync::Mutex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -17,6 +20,7 @@ use super::fault::Fault;
 use super::options::EtcdOptions;
 use super::options::Login;
 use super::options::Traffic;
+use crate::store::Revision;
 use crate::store::StoreError;
 
 /// How often a member that failed is asked whether it is back.
@@ -41,7 +45,11 @@ pub(super) struct Member {
     streams: Channel,
     /// A call failed and no probe has succeeded since.
     suspect: AtomicBool,
+    /// The operator was told that this member is down.
+    reported: AtomicBool,
     under_way: AtomicUsize,
+    /// See [`Self::tells_true_progress`].
+    true_progress: OnceLock<bool>,
 }
 
 /// A connection that is opened when first used.
@@ -70,7 +78,9 @@ impl Members {
                 requests: Default::default(),
                 streams: Channel::default(),
                 suspect: AtomicBool::new(false),
+                reported: AtomicBool::new(false),
                 under_way: AtomicUsize::new(0),
+                true_progress: OnceLock::new(),
             })
         };
         let all: Vec<Arc<Member>> = urls.into_iter().map(member).collect();
@@ -90,15 +100,15 @@ impl Members {
         Arc::clone(best.expect("there is at least one member"))
     }
 
-    /// True if some member is not under suspicion.
-    pub(super) fn any_trusted(&self) -> bool {
-        self.all.iter().any(|member| !member.is_suspect())
+    /// True if after `tries` failures there may be a member that has not been tried and is not under suspicion.
+    pub(super) fn has_another(&self, tries: usize) -> bool {
+        tries < self.all.len() && self.all.iter().any(|member| !member.is_suspect())
     }
 
     /// Asks `member` last from now on, until a probe finds it well.
     pub(super) fn suspect(&self, member: &Member, why: &str) {
         if !member.suspect.swap(true, Ordering::Relaxed) {
-            tracing::debug!(target: "store", member = member.url, why, "etcd member does not answer");
+            tracing::debug!(target: "store", member = member.url, why, "request to etcd failed");
         }
         self.suspects.notify_one();
     }
@@ -190,29 +200,87 @@ impl Member {
     }
 
     async fn probe(&self) {
-        match timeout(PROBE_TIMEOUT, self.status()).await {
+        let why = match timeout(PROBE_TIMEOUT, self.status()).await {
             Ok(Ok(())) => {
                 self.suspect.store(false, Ordering::Relaxed);
-                tracing::debug!(target: "store", member = self.url, "etcd member answers again");
-            }
-            // Opened anew at the next try, which reads renewed certificates.
-            _ => {
-                for channel in self.requests.iter().chain([&self.streams]) {
-                    channel.client.store(None);
+                if self.reported.swap(false, Ordering::Relaxed) {
+                    tracing::info!(target: "store", member = self.url, "etcd member answers again");
                 }
+                return;
             }
+            Ok(Err(fault)) => fault.into_error().to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if !self.reported.swap(true, Ordering::Relaxed) {
+            tracing::warn!(target: "store", member = self.url, why, "etcd member is down");
+        }
+        // Opened anew at the next try, which reads renewed certificates.
+        self.forget();
+    }
+
+    /// Makes the next request open a new connection, log in again and read renewed certificates.
+    pub(super) fn forget(&self) {
+        for channel in self.requests.iter().chain([&self.streams]) {
+            channel.client.store(None);
         }
     }
 
     /// Well if the member answers and knows a leader.
     async fn status(&self) -> Result<(), Fault> {
         let client = self.open(&self.requests[0], Traffic::Requests).await?;
-        let mut maintenance = client.maintenance_client();
-        match timeout(self.options.connect_timeout, maintenance.status()).await {
-            Ok(Ok(status)) if status.leader() == 0 => Err(Fault::NotSent(format!("{}: no leader", self.url))),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Fault::from(error)),
+        match self.ask_status(&client).await? {
+            status if status.leader() == 0 => Err(Fault::NotSent(format!("{}: no leader", self.url))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn ask_status(&self, client: &Client) -> Result<StatusResponse, Fault> {
+        match timeout(self.options.connect_timeout, client.maintenance_client().status()).await {
+            Ok(status) => Ok(status?),
             Err(_) => Err(Fault::NotSent(format!("{}: no answer", self.url))),
+        }
+    }
+
+    /// The member's own revision, asked on the connection that carries watches.
+    pub(super) async fn revision_behind_streams(&self) -> Result<Revision, Fault> {
+        let client = self.streams().await?;
+        let status = self.ask_status(&client).await?;
+        Ok(status.header().map_or(0, ResponseHeader::revision))
+    }
+
+    /// True if the progress that the member tells on request never runs ahead of the events it has sent.
+    pub(super) async fn tells_true_progress(&self) -> Result<bool, Fault> {
+        if let Some(known) = self.true_progress.get() {
+            return Ok(*known);
+        }
+        let client = self.streams().await?;
+        let status = self.ask_status(&client).await?;
+        Ok(*self.true_progress.get_or_init(|| has_ordered_progress(status.version())))
+    }
+}
+
+/// etcd sends requested progress in order with events since 3.4.25 and 3.5.8.
+fn has_ordered_progress(version: &str) -> bool {
+    let numbers: Vec<u32> = version.split(['.', '-']).map_while(|part| part.parse().ok()).collect();
+    match numbers[..] {
+        [3, 4, patch, ..] => patch >= 25,
+        [3, 5, patch, ..] => patch >= 8,
+        [major, minor, ..] => (major, minor) > (3, 5),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_ordered_progress;
+
+    #[test]
+    fn progress_is_trusted_from_the_versions_that_repaired_it() {
+        for version in ["3.4.25", "3.4.31", "3.5.8", "3.5.21", "3.6.0", "3.7.1-rc.0", "4.0.0"] {
+            assert!(has_ordered_progress(version), "{version}");
+        }
+        for version in ["3.4.23", "3.4.0", "3.5.7", "3.5.1", "3.3.27", "", "unknown"] {
+            assert!(!has_ordered_progress(version), "{version}");
         }
     }
 }

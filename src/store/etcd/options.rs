@@ -1,5 +1,6 @@
 //! How to reach etcd, and the client options that follow from it.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ const PING_INTERVAL_IN_REQUEST: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to reach etcd.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EtcdOptions {
     /// `host:port` or URL of each member.
     pub endpoints: Vec<String>,
@@ -51,6 +52,18 @@ pub struct EtcdOptions {
     pub probe_key: String,
     /// What the members accept in one transaction (`--max-txn-ops`, `--max-request-bytes`).
     pub limits: Limits,
+}
+
+impl fmt::Debug for EtcdOptions {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdOptions")
+            .field("endpoints", &self.endpoints)
+            .field("ca_file", &self.ca_file)
+            .field("cert_file", &self.cert_file)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for EtcdOptions {
@@ -175,4 +188,42 @@ impl EtcdOptions {
 
 fn read(file: &Path) -> Result<Vec<u8>, StoreError> {
     fs::read(file).map_err(|error| StoreError::Other(format!("cannot read {}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EtcdOptions;
+
+    fn options(endpoints: &[&str]) -> EtcdOptions {
+        let endpoints = endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect();
+        EtcdOptions { endpoints, ..EtcdOptions::default() }
+    }
+
+    #[test]
+    fn endpoints_become_urls_each_once() {
+        let urls = options(&["a:2379", "http://a:2379/", "https://b:2379", " [::1]:2379"]).urls();
+        assert_eq!(urls.unwrap(), ["http://a:2379", "https://b:2379", "http://[::1]:2379"]);
+        let secure = EtcdOptions { ca_file: Some("ca.pem".into()), ..options(&["a:2379"]) };
+        assert_eq!(secure.urls().unwrap(), ["https://a:2379"]);
+    }
+
+    #[test]
+    fn endpoints_that_cannot_work_are_named() {
+        let secure = EtcdOptions { ca_file: Some("ca.pem".into()), ..options(&["http://a:2379"]) };
+        for (options, part) in [
+            (options(&[]), "no etcd endpoint"),
+            (options(&["unix:///run/etcd"]), "unix://"),
+            (options(&["http://a b"]), "a b"),
+            (secure, "https://"),
+        ] {
+            let error = options.urls().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_not_printed() {
+        let options = EtcdOptions { password: Some("secret".into()), ..EtcdOptions::default() };
+        assert!(!format!("{options:?}").contains("secret"));
+    }
 }
