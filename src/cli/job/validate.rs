@@ -1,0 +1,58 @@
+//! `job validate`
+
+use serde_json::json;
+
+use super::count_warnings;
+use super::print_warnings;
+use super::run::written;
+use super::source::SourceFlags;
+use crate::cli::context::Context;
+use crate::cli::context::Outcome;
+use crate::cli::output::Style;
+use crate::cli::registry::Run;
+use crate::cli::view::View;
+use crate::client::ClientError;
+use crate::jobspec;
+use crate::jobspec::Defaults;
+
+/// Checks a job file, with the server's help where one is reachable.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ValidateJob {
+    #[command(flatten)]
+    source: SourceFlags,
+    #[arg(hide = true)]
+    args: Vec<String>,
+}
+
+impl Run for ValidateJob {
+    async fn run(self, context: &Context) -> Outcome {
+        Context::expect_args(&self.args, 1, "<path>")?;
+        let mut file = self.source.load(context, &self.args[0])?;
+        let out = context.out;
+        let client = context.client().await?.in_region(&written(&file.wire, "Region"));
+        let client = client.in_namespace(&written(&file.wire, "Namespace"));
+        let request = json!({ "Job": file.wire });
+        match client.put("/v1/validate/job", &[], &request).await {
+            Ok(answer) => {
+                let error = answer.value.text("Error").trim();
+                if !error.is_empty() {
+                    let heading = out.paint(Style::BoldRed, "Job validation errors:");
+                    return Err(format!("{heading}\n{error}").into());
+                }
+                print_warnings(out, &answer.value);
+            }
+            Err(ClientError::Transport { .. }) => {
+                let text = "Driver configuration not validated since connection to Nomad agent couldn't be established.";
+                out.line(out.paint(Style::BoldYellow, &format!("{text}\n")));
+                file.warnings.extend(jobspec::canonicalize(&mut file.job, &Defaults::default()));
+            }
+            Err(why) => return Err(format!("Error validating job: {why}").into()),
+        }
+        if !file.warnings.is_empty() {
+            let text = format!("Job Warnings:\n{}\n", count_warnings(&file.warnings));
+            out.line(out.paint(Style::BoldYellow, &text));
+        }
+        out.line(out.paint(Style::BoldGreen, "Job validation successful"));
+        Ok(0)
+    }
+}

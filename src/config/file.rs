@@ -1,0 +1,184 @@
+//! Reads configuration files: HCL as agents write it, or JSON.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde_json::Map;
+use serde_json::Value;
+
+use super::ConfigError;
+use super::schema;
+
+/// Marks a quoted key while HCL is parsed, which knows bare ones only.
+const QUOTED: &str = "quoted__";
+
+/// Reads a file, or the `*.hcl` and `*.json` of a directory in alphabetical order.
+///
+/// # Errors
+/// When a file cannot be read or understood, or holds unknown keys.
+pub fn load(path: &Path) -> Result<Vec<(String, Value)>, ConfigError> {
+    let shown = path.display().to_string();
+    let failed = |why: String| ConfigError::Load { path: shown.clone(), why };
+    let what = std::fs::metadata(path).map_err(|why| match why.kind() {
+        std::io::ErrorKind::NotFound => failed(format!("stat {shown}: no such file or directory")),
+        _ => failed(why.to_string()),
+    })?;
+    let files = if what.is_dir() {
+        files_of(path).map_err(|why| failed(why.to_string()))?
+    } else {
+        vec![path.to_owned()]
+    };
+    let mut loaded = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let text =
+            std::fs::read_to_string(&file).map_err(|why| failed(format!("Error loading {name}: {why}")))?;
+        let value = parse(&name, &text).map_err(|why| failed(format!("Error loading {name}: {why}")))?;
+        loaded.push((name, value));
+    }
+    Ok(loaded)
+}
+
+fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let wanted = name.ends_with(".hcl") || name.ends_with(".json");
+        let leftover =
+            name.ends_with('~') || name.starts_with(".#") || (name.starts_with('#') && name.ends_with('#'));
+        if wanted && !leftover && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads the text of one file into the form that [`schema::merge`] takes.
+///
+/// # Errors
+/// With line and reason.
+pub fn parse(name: &str, text: &str) -> Result<Value, String> {
+    let raw: Value = if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|why| format!("failed to decode JSON file {name}: {why}"))?
+    } else {
+        let readable = bare_keys(text);
+        let value = hcl::from_str(&readable).map_err(|why| {
+            let why = why.to_string();
+            format!("failed to decode HCL file {name}: {}", why.trim())
+        })?;
+        restore_keys(value)
+    };
+    let mut unknown = Vec::new();
+    let shaped = schema::shape(raw, schema::FILE, &mut unknown);
+    if unknown.is_empty() {
+        return Ok(shaped);
+    }
+    let lines: Vec<String> = unknown
+        .iter()
+        .filter_map(|key| line_of(text, key).map(|line| format!("{key} at {name}:{line}")))
+        .collect();
+    let places = if lines.is_empty() { String::new() } else { format!(" ({})", lines.join(", ")) };
+    Err(format!("unexpected keys {}{places}", unknown.join(", ")))
+}
+
+/// Rewrites `"key" = …` at the start of a line: HCL as Nomad's agents read it allows it, the parser does not.
+fn bare_keys(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let indent = line.len() - line.trim_start().len();
+        let (space, rest) = line.split_at(indent);
+        let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+        match quoted {
+            Some((key, behind))
+                if behind.trim_start().starts_with('=') && !behind.trim_start().starts_with("==") =>
+            {
+                out.push_str(space);
+                out.push_str(QUOTED);
+                out.push_str(&hex::encode(key));
+                out.push_str(behind);
+            }
+            _ => out.push_str(line),
+        }
+    }
+    out
+}
+
+fn restore_keys(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(map.into_iter().map(restore_entry).collect::<Map<_, _>>()),
+        Value::Array(items) => Value::Array(items.into_iter().map(restore_keys).collect()),
+        other => other,
+    }
+}
+
+fn restore_entry((key, value): (String, Value)) -> (String, Value) {
+    let original = key
+        .strip_prefix(QUOTED)
+        .and_then(|digits| hex::decode(digits).ok())
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    (original.unwrap_or(key), restore_keys(value))
+}
+
+/// The first line that assigns or opens `key`, counted from 1.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let starts = |line: &str| {
+        let line = line.trim_start().trim_start_matches('"');
+        line.strip_prefix(key).is_some_and(|rest| {
+            let rest = rest.trim_start_matches('"').trim_start();
+            rest.is_empty() || rest.starts_with(['=', '{', ':', '"'])
+        })
+    };
+    text.lines()
+        .position(starts)
+        .or_else(|| text.lines().position(|line| line.contains(key)))
+        .map(|at| at + 1)
+}
+
+/// Replaces `{{ GetPrivateIP }}`, `{{ GetInterfaceIP "eth0" }}` and `{{ GetPublicIP }}`.
+///
+/// # Errors
+/// When there is no such address, or another template.
+pub fn expand_address(text: &str) -> Result<String, ConfigError> {
+    let Some(template) = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")) else {
+        return Ok(text.to_owned());
+    };
+    let mut words = template.split_whitespace();
+    let failed =
+        |why: &str| ConfigError::Invalid(format!("Failed to parse address template {text:?}: {why}"));
+    let found = match (words.next(), words.next()) {
+        (Some("GetPrivateIP"), None) => private_address(),
+        (Some("GetPublicIP"), None) => addresses().into_iter().map(|(_, ip)| ip).find(|ip| !is_private(*ip)),
+        (Some("GetInterfaceIP"), Some(name)) => {
+            let name = name.trim_matches('"');
+            addresses().into_iter().find(|(interface, _)| interface == name).map(|(_, ip)| ip)
+        }
+        _ => return Err(failed("use GetPrivateIP, GetPublicIP or GetInterfaceIP \"<name>\"")),
+    };
+    found.map(|ip| ip.to_string()).ok_or_else(|| failed("this machine has no such address"))
+}
+
+/// The first private IPv4 address of this machine, else the first address that is not the loopback's.
+pub fn private_address() -> Option<IpAddr> {
+    let all: Vec<IpAddr> = addresses().into_iter().map(|(_, ip)| ip).filter(|ip| !ip.is_loopback()).collect();
+    all.iter().copied().find(|ip| is_private(*ip)).or_else(|| all.first().copied())
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
+fn addresses() -> Vec<(String, IpAddr)> {
+    let mut found: Vec<(String, IpAddr)> = if_addrs::get_if_addrs()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|interface| (interface.name.clone(), interface.ip()))
+        .collect();
+    found.sort_by_key(|(_, ip)| ip.is_ipv6());
+    found
+}
