@@ -1,7 +1,21 @@
 //! How a task runs. A driver knows tasks, not the cluster: it is given everything it needs and keeps no state that
 //! a restarted agent could not rebuild from the handle that `start` returned.
 
+pub mod cgroup;
+pub mod docker;
+pub mod exec;
+pub mod executor;
+pub mod java;
+pub mod logs;
+pub mod mock;
+pub mod options;
+pub mod process;
+pub mod raw_exec;
+pub mod supervisor;
+
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +31,9 @@ use crate::model::network::PortMapping;
 use crate::model::node::DriverInfo;
 use crate::model::resources::AllocatedTask;
 use crate::model::task::LogConfig;
+
+use self::executor::Executor;
+use self::supervisor::Supervisor;
 
 /// Names one run of one task on this node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -200,3 +217,114 @@ pub trait Driver: Send + Sync + 'static {
 
 /// Drivers by name.
 pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;
+
+/// What the agent's configuration says about drivers.
+#[derive(Clone, Debug)]
+pub struct DriverOptions {
+    /// Starts supervisors; share one per agent.
+    pub supervisor: Supervisor,
+    pub raw_exec: bool,
+    pub mock: bool,
+    /// Directory of control groups below their mount points.
+    pub cgroup_parent: String,
+    /// The most processes and threads that a task may have; `None` leaves it to the machine.
+    pub pids_limit: Option<u32>,
+    /// Host path to path inside, for `exec` and `java`.
+    pub chroot: BTreeMap<PathBuf, PathBuf>,
+    /// Names without `CAP_`, lower case.
+    pub allowed_capabilities: Vec<String>,
+    pub docker: docker::DockerOptions,
+}
+
+impl Default for DriverOptions {
+    fn default() -> Self {
+        Self {
+            supervisor: Supervisor::default(),
+            raw_exec: false,
+            mock: false,
+            cgroup_parent: "nomad".to_owned(),
+            pids_limit: None,
+            chroot: exec::DEFAULT_CHROOT.iter().map(|path| (path.into(), path.into())).collect(),
+            allowed_capabilities: exec::DEFAULT_CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
+            docker: docker::DockerOptions::default(),
+        }
+    }
+}
+
+/// The table of all drivers; which of them work here is for their fingerprint to say.
+pub fn all(options: &DriverOptions) -> Drivers {
+    let executor = Executor {
+        supervisor: options.supervisor.clone(),
+        cgroup_parent: options.cgroup_parent.clone(),
+        pids_limit: options.pids_limit,
+    };
+    let isolated = exec::Isolated {
+        executor: executor.clone(),
+        chroot: options.chroot.clone(),
+        allowed_capabilities: options.allowed_capabilities.clone(),
+    };
+    let mut table: Vec<Arc<dyn Driver>> = vec![
+        Arc::new(docker::Docker::new(options.docker.clone())),
+        Arc::new(raw_exec::RawExec { executor, enabled: options.raw_exec }),
+        Arc::new(exec::Exec { isolated: isolated.clone() }),
+        Arc::new(java::Java { isolated }),
+    ];
+    if options.mock {
+        table.push(Arc::new(mock::Mock::default()));
+    }
+    table.into_iter().map(|driver| (driver.name(), driver)).collect()
+}
+
+/// Detaches everything mounted at or below `path`, deepest first. Call it before a directory is removed: removing
+/// through a mount would remove what belongs to others.
+///
+/// # Errors
+/// A mount could not be detached; the directory must then not be removed.
+pub fn unmount_all_below(path: &Path) -> io::Result<()> {
+    let path = match path.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let points: Vec<PathBuf> = points.filter(|point| point.starts_with(&path)).collect();
+    // Later lines were mounted later, so they may hide or hold earlier ones.
+    for point in points.iter().rev() {
+        let flags = nix::mount::MntFlags::MNT_DETACH | nix::mount::MntFlags::UMOUNT_NOFOLLOW;
+        match nix::mount::umount2(point, flags) {
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(error) => {
+                return Err(io::Error::other(format!("cannot unmount {}: {error}", point.display())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks in mount points as octal numbers.
+fn unescape(point: &str) -> PathBuf {
+    let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    PathBuf::from(plain.iter().fold(point.to_owned(), |text, (code, sign)| text.replace(code, sign)))
+}
+
+/// A driver that can be used.
+fn healthy(name: &str, attributes: impl IntoIterator<Item = (String, String)>) -> DriverInfo {
+    let own = (format!("driver.{name}"), "1".to_owned());
+    DriverInfo {
+        attributes: std::iter::once(own).chain(attributes).collect(),
+        detected: true,
+        healthy: true,
+        health_description: "Healthy".to_owned(),
+        ..DriverInfo::default()
+    }
+}
+
+/// A driver that is not there.
+fn undetected(why: &str) -> DriverInfo {
+    DriverInfo { health_description: why.to_owned(), ..DriverInfo::default() }
+}
+
+/// Turns problems into one error.
+fn refuse(problems: Vec<String>) -> Result<(), DriverError> {
+    if problems.is_empty() { Ok(()) } else { Err(DriverError::BadConfig(problems.join("; "))) }
+}

@@ -48,9 +48,13 @@ const DEFAULT_AUDIENCE: &str = "nomadproject.io";
 pub fn canonicalize(job: &mut Job, cluster: &Defaults) -> Vec<String> {
     let mut warnings = Vec::new();
     let kind = job.job_type();
+    let update = job.update.clone().filter(|update| !update.health_check.is_empty());
     canonicalize_job(job, kind, cluster);
     let (job_id, namespace) = (job.id.clone(), job.namespace.clone());
     for group in &mut job.task_groups {
+        if group.update.is_none() {
+            group.update.clone_from(&update);
+        }
         canonicalize_group(group, kind);
         let group_name = group.name.clone();
         for service in &mut group.services {
@@ -171,6 +175,9 @@ fn canonicalize_task(task: &mut Task) {
     }
 }
 
+/// References within references go no deeper than this.
+const MAX_ROUNDS: usize = 8;
+
 /// Names that `${…}` in a service's name may stand for.
 struct Place<'a> {
     job: &'a str,
@@ -187,22 +194,39 @@ impl<'a> Place<'a> {
         format!("{}-{}-{}", self.job, self.group, self.task.unwrap_or("group"))
     }
 
+    /// The name of a service with its references replaced, or the default one where nothing is left. Names that make
+    /// references of their own need several rounds, so that another pass finds nothing to do.
+    fn resolve(&self, written: &str) -> String {
+        let mut name = written.to_owned();
+        for _ in 0..MAX_ROUNDS {
+            if name.is_empty() {
+                name = self.default_name();
+            }
+            let next = interpolate(&name, |reference| {
+                let value = match reference {
+                    "JOB" => self.job.to_owned(),
+                    "TASKGROUP" => self.group.to_owned(),
+                    "TASK" => self.task.unwrap_or("group").to_owned(),
+                    "BASE" => self.base(),
+                    _ => return None,
+                };
+                (!value.contains('$')).then_some(value)
+            });
+            if next == name {
+                break;
+            }
+            name = next;
+        }
+        name
+    }
+
     fn default_name(&self) -> String {
         self.task.map_or_else(|| format!("{}-{}", self.job, self.group), |_| self.base())
     }
 }
 
 fn canonicalize_service(service: &mut Service, place: &Place<'_>, namespace: &str) {
-    if service.name.is_empty() {
-        service.name = place.default_name();
-    }
-    service.name = interpolate(&service.name, |name| match name {
-        "JOB" => Some(place.job.to_owned()),
-        "TASKGROUP" => Some(place.group.to_owned()),
-        "TASK" => Some(place.task.unwrap_or("group").to_owned()),
-        "BASE" => Some(place.base()),
-        _ => None,
-    });
+    service.name = place.resolve(&service.name);
     or(&mut service.address_mode, "auto");
     or(&mut service.on_update, "require_healthy");
     or(&mut service.provider, "consul");
@@ -225,7 +249,8 @@ fn canonicalize_service(service: &mut Service, place: &Place<'_>, namespace: &st
 /// cannot: they keep their provider, and wait for a node that has Consul.
 fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
     let name = group.name.clone();
-    let services = group.services.iter_mut().chain(group.tasks.iter_mut().flat_map(|task| &mut task.services));
+    let services =
+        group.services.iter_mut().chain(group.tasks.iter_mut().flat_map(|task| &mut task.services));
     for service in services.filter(|service| service.provider == "consul") {
         if service.connect.is_some() {
             continue;

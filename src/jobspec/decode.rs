@@ -30,7 +30,14 @@ pub(super) struct Decoder {
     pub(super) diagnostics: Diagnostics,
     /// The file is in the older syntax: blocks may be assigned, single texts stand for lists.
     pub(super) tolerant: bool,
+    /// The file is in JSON syntax: maps in driver options stay maps.
+    pub(super) is_json: bool,
+    /// Blocks that dynamic blocks made so far.
+    pub(super) expanded: usize,
 }
+
+/// Nested dynamic blocks multiply; a file that makes more than this is refused.
+const MAX_EXPANDED: usize = 50_000;
 
 /// Where blocks of one body were first seen, for duplicates.
 type Seen = BTreeMap<&'static str, Range<usize>>;
@@ -172,10 +179,9 @@ impl Decoder {
         scope: &Scope,
     ) {
         let span = header_span(block);
-        if !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_)) {
-            if self.is_repeated(wanted, seen, span.clone()) {
-                return;
-            }
+        let is_single = !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_));
+        if is_single && self.is_repeated(wanted, seen, span.clone()) {
+            return;
         }
         let Some(label) = self.label(block, wanted) else { return };
         let key = wanted.key.to_owned();
@@ -271,6 +277,15 @@ impl Decoder {
             return;
         };
         for (key, value) in pairs {
+            self.expanded += 1;
+            if self.expanded >= MAX_EXPANDED {
+                // Said once; the blocks that follow are passed over.
+                if self.expanded == MAX_EXPANDED {
+                    let detail = format!("Dynamic blocks make more than {MAX_EXPANDED} blocks.");
+                    self.error(expression_span(&for_each.value), "Too many dynamic blocks", detail);
+                }
+                return;
+            }
             let mut inner = scope.clone();
             let symbol = [("key".to_owned(), key), ("value".to_owned(), value)];
             inner.declare(&iterator, hcl::Value::Object(symbol.into_iter().collect()));
@@ -338,7 +353,9 @@ impl Decoder {
     pub(super) fn typed(&mut self, expression: &Expression, kind: Kind, scope: &Scope) -> Option<Value> {
         let value = values::to_json(self.evaluate(expression, scope)?);
         let value = match value {
-            Value::String(single) if self.tolerant && kind == Kind::Texts => Value::Array(vec![single.into()]),
+            Value::String(single) if self.tolerant && kind == Kind::Texts => {
+                Value::Array(vec![single.into()])
+            }
             Value::Number(number) if self.tolerant && kind == Kind::Flag => {
                 Value::Bool(number.as_f64() != Some(0.0))
             }
@@ -354,7 +371,7 @@ impl Decoder {
     }
 
     pub(super) fn evaluate(&mut self, expression: &Expression, scope: &Scope) -> Option<hcl::Value> {
-        match scope.evaluate(expression, &self.source.text) {
+        match scope.evaluate(expression, self.text()) {
             Ok(value) => Some(value),
             Err(failure) => {
                 self.error(expression_span(expression), &failure.summary, failure.detail);
@@ -363,7 +380,13 @@ impl Decoder {
         }
     }
 
+    /// The text that positions of expressions refer to. In JSON syntax they count from the start of each string.
+    pub(super) fn text(&self) -> &str {
+        if self.is_json { "" } else { &self.source.text }
+    }
+
     pub(super) fn error(&mut self, span: Range<usize>, summary: &str, detail: impl Into<String>) {
+        let span = if self.is_json { 0..0 } else { span };
         self.diagnostics.push(Diagnostic::at(&self.source, span, summary, detail));
     }
 

@@ -44,7 +44,12 @@ fn fill_job(job: &mut Object) {
     for group in objects(job, "TaskGroups") {
         let policies = [
             ("Update", written(defaults::update(kind)), update.as_ref(), json(&defaults::full_update())),
-            ("ReschedulePolicy", written(defaults::reschedule(kind)), reschedule.as_ref(), full_reschedule(kind)),
+            (
+                "ReschedulePolicy",
+                written(defaults::reschedule(kind)),
+                reschedule.as_ref(),
+                full_reschedule(kind),
+            ),
             ("Migrate", written(defaults::migrate(kind)), migrate.as_ref(), json(&defaults::full_migrate())),
         ];
         for (key, default, inherited, full) in policies {

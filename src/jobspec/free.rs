@@ -21,7 +21,8 @@ impl Decoder {
                     let Some(value) = self.evaluate(&attribute.value, scope) else { continue };
                     let value = values::to_json(value);
                     if !value.is_null() {
-                        out.insert(attribute.key.as_str().to_owned(), wrapped(value));
+                        let value = if self.is_json { value } else { wrapped(value) };
+                        out.insert(attribute.key.as_str().to_owned(), value);
                     }
                 }
                 Structure::Block(block) => {

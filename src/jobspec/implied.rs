@@ -33,7 +33,8 @@ struct Implied {
 }
 
 fn constraint(left: &str, operand: &str, right: &str, once: Once) -> Implied {
-    let constraint = Constraint { left: left.to_owned(), right: right.to_owned(), operand: operand.to_owned() };
+    let constraint =
+        Constraint { left: left.to_owned(), right: right.to_owned(), operand: operand.to_owned() };
     Implied { constraint, once }
 }
 

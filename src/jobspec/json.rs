@@ -112,7 +112,9 @@ fn aligned(value: Value, known: &Value) -> Value {
         }
         (Value::Array(items), Value::Array(known)) => {
             let known = known.first().unwrap_or(&Value::Null);
-            Value::Array(items.into_iter().filter(|item| !item.is_null()).map(|item| aligned(item, known)).collect())
+            Value::Array(
+                items.into_iter().filter(|item| !item.is_null()).map(|item| aligned(item, known)).collect(),
+            )
         }
         (value, _) => value,
     }
@@ -130,7 +132,7 @@ static KNOWN: LazyLock<Value> = LazyLock::new(|| {
     set(&mut job, "Migrate", names::<MigrateStrategy>());
     set(&mut job, "Periodic", names::<PeriodicConfig>());
     set(&mut job, "ParameterizedJob", names::<ParameterizedConfig>());
-    set(&mut job, "Meta", json!({}));
+    set(&mut job, "Meta", texts());
     set(&mut job, "VersionTag", names::<VersionTag>());
     set(&mut job, "UI", json!({"Description": null, "Links": [{"Label": null, "Url": null}]}));
     job
@@ -138,6 +140,11 @@ static KNOWN: LazyLock<Value> = LazyLock::new(|| {
 
 fn names<T: Serialize + Default>() -> Value {
     serde_json::to_value(T::default()).unwrap_or_default()
+}
+
+/// A map of the user that holds texts; an entry that is null counts as absent.
+fn texts() -> Value {
+    json!({ ANY: "" })
 }
 
 fn set(object: &mut Value, key: &str, value: Value) {
@@ -169,7 +176,7 @@ fn group() -> Value {
     set(&mut group, "Scaling", scaling());
     set(&mut group, "Consul", consul());
     set(&mut group, "Tasks", json!([task()]));
-    set(&mut group, "Meta", json!({}));
+    set(&mut group, "Meta", texts());
     group
 }
 
@@ -186,11 +193,12 @@ fn task() -> Value {
     set(&mut template, "ChangeScript", names::<ChangeScript>());
     set(&mut template, "Wait", names::<WaitConfig>());
     let mut artifact = names::<Artifact>();
-    set(&mut artifact, "GetterOptions", json!({}));
-    set(&mut artifact, "GetterHeaders", json!({}));
+    set(&mut artifact, "GetterOptions", texts());
+    set(&mut artifact, "GetterHeaders", texts());
     let mut task = names::<Task>();
-    for free in ["Config", "Env", "Meta"] {
-        set(&mut task, free, json!({}));
+    set(&mut task, "Config", json!({}));
+    for key in ["Env", "Meta"] {
+        set(&mut task, key, texts());
     }
     set(&mut task, "Services", json!([service()]));
     set(&mut task, "Templates", json!([template]));
@@ -232,10 +240,11 @@ fn resources() -> Value {
 }
 
 fn network() -> Value {
-    let port = json!({"Label": null, "Value": null, "To": null, "HostNetwork": null, "IgnoreCollision": null});
+    let port =
+        json!({"Label": null, "Value": null, "To": null, "HostNetwork": null, "IgnoreCollision": null});
     json!({
         "Mode": null, "Device": null, "CIDR": null, "IP": null, "Hostname": null, "MBits": null,
-        "DNS": names::<DnsConfig>(), "ReservedPorts": [port], "DynamicPorts": [port], "CNI": {"Args": {}},
+        "DNS": names::<DnsConfig>(), "ReservedPorts": [port], "DynamicPorts": [port], "CNI": {"Args": texts()},
     })
 }
 
@@ -247,8 +256,8 @@ fn service() -> Value {
     set(&mut service, "Checks", json!([check]));
     set(&mut service, "Weights", names::<ServiceWeights>());
     set(&mut service, "Identity", names::<WorkloadIdentity>());
-    for free in ["Meta", "CanaryMeta", "TaggedAddresses"] {
-        set(&mut service, free, json!({}));
+    for key in ["Meta", "CanaryMeta", "TaggedAddresses"] {
+        set(&mut service, key, texts());
     }
     service
 }
@@ -260,15 +269,16 @@ pub(super) fn typed(value: Value) -> Result<Job, String> {
         Err(error) => error.to_string(),
     };
     let mut place = String::new();
-    let mut whole = value;
     let mut path: Vec<Step> = Vec::new();
-    while let Some(step) = culprit(&mut whole, &path, &error) {
+    let mut rest = value;
+    while let Some((step, child)) = culprit(&rest, &path, &error) {
         match &step {
             Step::Key(key) if place.is_empty() => place.push_str(key),
             Step::Key(key) => place.push_str(&format!(".{key}")),
             Step::Index(index) => place.push_str(&format!("[{index}]")),
         }
         path.push(step);
+        rest = child;
     }
     Err(if place.is_empty() { error } else { format!("{place}: {error}") })
 }
@@ -280,36 +290,57 @@ enum Step {
     Index(usize),
 }
 
-/// The child of the value at `path` without which the error goes away or changes.
-fn culprit(whole: &mut Value, path: &[Step], error: &str) -> Option<Step> {
-    let steps: Vec<Step> = match at(whole, path)? {
-        Value::Object(map) => map.keys().cloned().map(Step::Key).collect(),
-        Value::Array(items) => (0..items.len()).map(Step::Index).collect(),
+/// The child of `value` that alone causes the error. `path` leads from the job to `value`. Every candidate is tried
+/// without its siblings, so the work grows with the size of the request and not with its square.
+fn culprit(value: &Value, path: &[Step], error: &str) -> Option<(Step, Value)> {
+    let children: Vec<(Step, &Value)> = match value {
+        Value::Object(map) => map.iter().map(|(key, child)| (Step::Key(key.clone()), child)).collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(index, child)| (Step::Index(index), child)).collect()
+        }
         _ => return None,
     };
-    steps.into_iter().find(|step| {
-        let Some(parent) = at(whole, path) else { return false };
-        let removed = match (parent, step) {
-            (Value::Object(map), Step::Key(key)) => map.shift_remove(key),
-            (Value::Array(items), Step::Index(index)) => Some(items.remove(*index)),
-            _ => None,
-        };
-        let Some(removed) = removed else { return false };
-        let changed = serde_json::from_value::<Job>(whole.clone()).err().is_none_or(|now| now.to_string() != error);
-        match (at(whole, path), step) {
-            (Some(Value::Object(map)), Step::Key(key)) => {
-                map.insert(key.clone(), removed);
-            }
-            (Some(Value::Array(items)), Step::Index(index)) => items.insert(*index, removed),
-            _ => {}
-        }
-        changed
-    })
+    let fails = |innermost: Value, step: Option<&Step>| {
+        let steps = step.into_iter().chain(path.iter().rev());
+        let alone = steps.fold(innermost, |inner, step| match step {
+            Step::Key(key) => Value::Object(Map::from_iter([(key.clone(), inner)])),
+            Step::Index(_) => Value::Array(vec![inner]),
+        });
+        serde_json::from_value::<Job>(alone).is_err_and(|now| now.to_string() == error)
+    };
+    // When it fails even without children, the value itself is of the wrong kind.
+    let empty = if value.is_object() { Value::Object(Map::new()) } else { Value::Array(Vec::new()) };
+    if fails(empty, None) {
+        return None;
+    }
+    let found = children.into_iter().find(|(step, child)| fails((*child).clone(), Some(step)));
+    found.map(|(step, child)| (step, child.clone()))
 }
 
-fn at<'a>(value: &'a mut Value, path: &[Step]) -> Option<&'a mut Value> {
-    path.iter().try_fold(value, |value, step| match step {
-        Step::Key(key) => value.get_mut(key),
-        Step::Index(index) => value.get_mut(index),
-    })
+/// The form that clients are shown before defaults are applied: every known key, `null` where nothing was said.
+pub(super) fn with_nulls(value: &Value) -> Value {
+    completed(value, &KNOWN)
+}
+
+fn completed(value: &Value, known: &Value) -> Value {
+    match (value, known) {
+        (Value::Object(map), Value::Object(names)) if !names.is_empty() && !names.contains_key(ANY) => {
+            let mut out = Map::new();
+            for (name, known) in names {
+                out.insert(name.clone(), map.get(name).map_or(Value::Null, |value| completed(value, known)));
+            }
+            let others = map.iter().filter(|(key, _)| !names.contains_key(*key));
+            out.extend(others.map(|(key, value)| (key.clone(), value.clone())));
+            Value::Object(out)
+        }
+        (Value::Object(map), Value::Object(names)) => {
+            let known = names.get(ANY).unwrap_or(&Value::Null);
+            Value::Object(map.iter().map(|(key, value)| (key.clone(), completed(value, known))).collect())
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            let known = known.first().unwrap_or(&Value::Null);
+            Value::Array(items.iter().map(|item| completed(item, known)).collect())
+        }
+        (value, _) => value.clone(),
+    }
 }

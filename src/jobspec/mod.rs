@@ -12,6 +12,7 @@ mod diagnostic;
 mod fill;
 mod free;
 mod functions;
+mod hcl_json;
 mod implied;
 mod json;
 mod schema;
@@ -19,6 +20,8 @@ mod scope;
 mod shape;
 mod suggest;
 mod syntax;
+mod update;
+mod validate;
 mod values;
 mod variables;
 
@@ -35,6 +38,10 @@ pub use self::diagnostic::Diagnostics;
 pub use self::diagnostic::Severity;
 pub use self::diagnostic::SourceText;
 pub use self::json::decode_json;
+pub use self::update::check_update;
+pub use self::validate::Validation;
+pub use self::validate::validate;
+pub use self::validate::warnings_text;
 pub use self::variables::Variables;
 
 /// A job file: its name for messages, and its text.
@@ -54,7 +61,15 @@ pub struct Parsed {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads a job file: HCL, or JSON in the form of the API.
+impl Parsed {
+    /// The job as written with every key of the API, `null` where the file says nothing: what `-output` prints and what
+    /// parsing without canonicalization answers.
+    pub fn request(&self) -> Value {
+        json::with_nulls(&self.raw)
+    }
+}
+
+/// Reads a job file: HCL, HCL in JSON syntax, or a job in the JSON of the API.
 ///
 /// # Errors
 /// With every problem of the file, each with its place.
@@ -64,16 +79,20 @@ pub fn parse(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
         return Err(Diagnostic::nowhere("Job spec is empty", "").into());
     }
     if trimmed.starts_with('{') {
-        return parse_json(source);
+        return parse_json(source, variables);
     }
-    let syntax = syntax::parse(source.name, source.text)?;
+    evaluate(syntax::parse(source.name, source.text)?, variables, false)
+}
+
+/// From a syntax tree to a job.
+fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Result<Parsed, Diagnostics> {
     let tolerant = !syntax.warnings.is_empty();
     let diagnostics = Diagnostics(syntax.warnings);
-    let mut decoder = decode::Decoder { source: syntax.source, diagnostics, tolerant };
+    let mut decoder = decode::Decoder { source: syntax.source, diagnostics, tolerant, is_json, expanded: 0 };
     let mut scope = scope::Scope::new(variables.filesystem);
     variables::declare(&mut decoder, &syntax.body, variables, &mut scope);
     let raw = decode_job(&mut decoder, &syntax.body, &scope);
-    let (warnings, errors) = variables::split(decoder.diagnostics);
+    let (warnings, errors) = variables::split(decoder.diagnostics, &decoder.source.name);
     match raw {
         Some(raw) if errors.is_empty() => {
             let job = fill::job(raw.clone()).map_err(|why| Diagnostic::nowhere("Invalid job", why))?;
@@ -84,14 +103,19 @@ pub fn parse(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
 }
 
 /// The one `job` block of a file; complains about everything else at the top.
-fn decode_job(decoder: &mut decode::Decoder, body: &hcl_edit::structure::Body, scope: &scope::Scope) -> Option<Value> {
+fn decode_job(
+    decoder: &mut decode::Decoder,
+    body: &hcl_edit::structure::Body,
+    scope: &scope::Scope,
+) -> Option<Value> {
     use hcl_edit::Span as _;
     let mut jobs = Vec::new();
     for structure in body {
         match structure {
             hcl_edit::structure::Structure::Attribute(attribute) => {
                 let span = attribute.key.span().unwrap_or_default();
-                let detail = format!("An argument named \"{}\" is not expected here.", attribute.key.as_str());
+                let detail =
+                    format!("An argument named \"{}\" is not expected here.", attribute.key.as_str());
                 decoder.error(span, "Unsupported argument", detail);
             }
             hcl_edit::structure::Structure::Block(block) => match block.ident.as_str() {
@@ -118,13 +142,17 @@ fn decode_job(decoder: &mut decode::Decoder, body: &hcl_edit::structure::Body, s
     Some(Value::Object(job))
 }
 
-fn parse_json(source: &Source<'_>) -> Result<Parsed, Diagnostics> {
+fn parse_json(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagnostics> {
     let text = Arc::new(SourceText { name: source.name.to_owned(), text: source.text.to_owned() });
     let raw = json::parse(source.text).map_err(|failure| {
         Diagnostic::at(&text, failure.offset..failure.offset + 1, "Invalid JSON", failure.message)
     })?;
+    if hcl_json::is_file(&raw) {
+        let body =
+            hcl_json::body(&raw).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid expression", why))?;
+        return evaluate(syntax::Syntax { body, source: text, warnings: Vec::new() }, variables, true);
+    }
     let raw = json::unwrap_job(raw);
     let job = fill::job(raw.clone()).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid job", why))?;
     Ok(Parsed { job, raw, warnings: Vec::new() })
 }
-

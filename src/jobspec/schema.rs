@@ -387,7 +387,8 @@ static PORT: Body = leaf(&[
     flag("ignore_collision", "IgnoreCollision"),
 ]);
 
-static DNS: Body = leaf(&[texts("servers", "Servers"), texts("searches", "Searches"), texts("options", "Options")]);
+static DNS: Body =
+    leaf(&[texts("servers", "Servers"), texts("searches", "Searches"), texts("options", "Options")]);
 
 static CNI: Body = leaf(&[attribute("args", "Args", Kind::TextMap)]);
 
@@ -484,11 +485,8 @@ static CHECK: Body = Body {
     finish: None,
 };
 
-static CHECK_RESTART: Body = leaf(&[
-    number("limit", "Limit"),
-    duration("grace", "Grace"),
-    flag("ignore_warnings", "IgnoreWarnings"),
-]);
+static CHECK_RESTART: Body =
+    leaf(&[number("limit", "Limit"), duration("grace", "Grace"), flag("ignore_warnings", "IgnoreWarnings")]);
 
 static ARTIFACT: Body = Body {
     attributes: &[
@@ -597,7 +595,8 @@ static ACTION: Body = leaf(&[required("command", "Command", Kind::Text), texts("
 static SCHEDULE: Body =
     Body { attributes: &[], blocks: &[block("cron", "Cron", Form::One, &SCHEDULE_CRON)], finish: None };
 
-static SCHEDULE_CRON: Body = leaf(&[text("start", "Start"), text("end", "End"), text("timezone", "Timezone")]);
+static SCHEDULE_CRON: Body =
+    leaf(&[text("start", "Start"), text("end", "End"), text("timezone", "Timezone")]);
 
 /// A body in which nothing is allowed.
 pub(super) static EMPTY: Body = leaf(&[]);

@@ -57,7 +57,7 @@ impl Scope {
         self.known.insert(name.to_owned());
     }
 
-    /// The value of `expression`, which stands in `text`.
+    /// The value of `expression`, which stands in `text`; an empty text when its positions mean nothing.
     ///
     /// # Errors
     /// In Nomad's words: an unknown function, a missing attribute of `var`, an operand of the wrong type.
@@ -109,15 +109,16 @@ impl Placeholders<'_> {
         if self.is_known(root) {
             return None;
         }
-        let written = match expression.span() {
-            Some(span) => self.slice(span).trim().to_owned(),
-            None => expression.to_string().trim().to_owned(),
-        };
-        Some(format!("${{{written}}}"))
+        Some(format!("${{{}}}", self.written(expression)))
     }
 
-    fn slice(&self, span: Range<usize>) -> &str {
-        self.text.get(span).unwrap_or_default()
+    /// The expression as it stands in the text; without a text, as it would be formatted.
+    fn written(&self, expression: &Expression) -> String {
+        let span: Option<Range<usize>> = expression.span();
+        match span.and_then(|span| self.text.get(span)) {
+            Some(written) => written.trim().to_owned(),
+            None => expression.to_string().trim().to_owned(),
+        }
     }
 
     /// `can` and `try` look at errors of their arguments; `convert` has a type as its second argument.
@@ -139,10 +140,7 @@ impl Placeholders<'_> {
                 false
             }
             "convert" if call.args.len() == 2 => {
-                let written = call.args.get(1).map(|arg| match arg.span() {
-                    Some(span) => self.slice(span).trim().to_owned(),
-                    None => arg.to_string(),
-                });
+                let written = call.args.get(1).map(|arg| self.written(arg));
                 if let Some(first) = call.args.get_mut(0) {
                     self.visit_expr_mut(first);
                 }

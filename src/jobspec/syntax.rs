@@ -14,8 +14,12 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::SourceText;
 
+/// Every repair parses the file again. After this many, commas at line ends are removed all at once.
+const MAX_SINGLE_REPAIRS: usize = 64;
 /// More repairs than this mean that the file is something else.
-const MAX_REPAIRS: usize = 10_000;
+const MAX_REPAIRS: usize = 256;
+/// The same in bytes that were parsed again, for large files.
+const MAX_REPARSED_BYTES: usize = 32 * 1024 * 1024;
 
 /// A parsed file.
 pub(super) struct Syntax {
@@ -34,64 +38,167 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
     let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
     let mut repaired = text.to_owned();
     let mut repairs: Vec<Repair> = Vec::new();
+    let mut reparsed = 0;
+    let mut commas_left = true;
     loop {
         let error = match parse_body(&repaired) {
             Ok(body) => {
+                repairs.sort_by_key(|repair| repair.offset);
                 let warnings = repairs.iter().map(|repair| repair.warning(&source)).collect();
                 return Ok(Syntax { body, source, warnings });
             }
             Err(error) => error,
         };
-        let offset = error.location().offset();
-        let known = repairs.last().is_some_and(|last| last.offset >= offset && !last.is_newline);
-        match Repair::find(&repaired, &error) {
-            Some(repair) if repairs.len() < MAX_REPAIRS && !known => {
-                let replacement = if repair.is_newline { "\n" } else { " " };
-                repaired.replace_range(repair.offset..repair.offset + 1, replacement);
-                repairs.push(repair);
-            }
-            _ => return Err(describe(&source, &error).into()),
+        reparsed += error.location().offset();
+        if repairs.len() >= MAX_SINGLE_REPAIRS && commas_left {
+            commas_left = false;
+            repaired = without_commas_at_line_ends(&repaired);
+            continue;
+        }
+        let may_repair = repairs.len() < MAX_REPAIRS && reparsed < MAX_REPARSED_BYTES;
+        let found = if may_repair { find_repairs(&repaired, &error) } else { Vec::new() };
+        if found.is_empty() {
+            return Err(describe(&source, &error).into());
+        }
+        for repair in found {
+            repaired.replace_range(
+                repair.offset..repair.offset + 1,
+                if repair.kind == Kind::Blank { "\n" } else { " " },
+            );
+            repairs.push(repair);
         }
     }
 }
 
-/// One byte that was replaced by a blank (a comma) or by a line break (a blank between two attributes).
+/// One byte that was replaced.
 struct Repair {
     offset: usize,
-    is_newline: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A comma after an attribute became a blank.
+    Comma,
+    /// A blank between two attributes became a line break.
+    Blank,
+    /// A quote around an attribute's name became a blank.
+    Quote,
+}
+
+/// What can be replaced so that the parser gets further. Every repair removes a comma or a blank, hence they end.
+fn find_repairs(text: &str, error: &ParseError) -> Vec<Repair> {
+    let bytes = text.as_bytes();
+    let message = error.message();
+    if let Some(quotes) = quoted_name(text, error.location().offset()) {
+        return quotes.map(|offset| Repair { offset, kind: Kind::Quote }).into();
+    }
+    if !message.contains("newline") && !message.contains("block body") && !message.contains("`}`") {
+        return Vec::new();
+    }
+    let offset = error.location().offset();
+    let blanks = bytes.iter().skip(offset).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let at = offset + blanks;
+    if bytes.get(at) == Some(&b',') {
+        return vec![Repair { offset: at, kind: Kind::Comma }];
+    }
+    let is_blank = |offset: usize| matches!(bytes.get(offset), Some(b' ' | b'\t'));
+    let starts_item = bytes.get(at).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    let ends_block = bytes.get(at) == Some(&b'}');
+    let fits = (starts_item && looks_like_item(&text[at..])) || ends_block;
+    let mut out = Vec::new();
+    if fits && at > 0 && is_blank(at - 1) {
+        out.push(Repair { offset: at - 1, kind: Kind::Blank });
+        // The block that was opened on this line holds more than one attribute: its first one gets a line, too.
+        let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        if let Some(brace) = text[line..at].rfind('{').map(|brace| line + brace + 1)
+            && brace < at - 1
+            && is_blank(brace)
+        {
+            out.push(Repair { offset: brace, kind: Kind::Blank });
+        }
+    }
+    out
 }
 
 impl Repair {
-    fn find(text: &str, error: &ParseError) -> Option<Self> {
-        let offset = error.location().offset();
-        let bytes = text.as_bytes();
-        if !error.message().contains("newline") && !error.message().contains("block body") {
-            return None;
-        }
-        if bytes.get(offset) == Some(&b',') {
-            return Some(Self { offset, is_newline: false });
-        }
-        let starts_item = bytes.get(offset).is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-        let blank_before = offset > 0 && matches!(bytes[offset - 1], b' ' | b'\t');
-        let item = starts_item && blank_before && looks_like_item(&text[offset..]);
-        item.then_some(Self { offset: offset - 1, is_newline: true })
-    }
-
     fn warning(&self, source: &Arc<SourceText>) -> Diagnostic {
         let span = self.offset..self.offset + 1;
-        let (summary, detail) = if self.is_newline {
-            (
-                "Missing newline after argument",
-                "An argument definition must end with a newline. Accepted as HCL version 1.",
-            )
-        } else {
-            (
+        let (summary, detail) = match self.kind {
+            Kind::Blank => {
+                ("Missing newline after argument", "An argument definition must end with a newline.")
+            }
+            Kind::Comma => (
                 "Unexpected comma after argument",
-                "Argument definitions must be separated by newlines, not commas. Accepted as HCL version 1.",
-            )
+                "Argument definitions must be separated by newlines, not commas.",
+            ),
+            Kind::Quote => ("Invalid argument name", "Argument names must not be quoted."),
         };
+        let detail = format!("{detail} Accepted as HCL version 1.");
         Diagnostic::at(source, span, summary, detail).as_warning()
     }
+}
+
+/// Replaces commas by blanks where a line ends inside braces: between arguments they are wrong, and between the entries of
+/// a map the line break separates as well. Texts, comments and lists keep theirs.
+fn without_commas_at_line_ends(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut open: Vec<char> = Vec::new();
+    let mut heredoc: Option<String> = None;
+    for line in text.split_inclusive('\n') {
+        if let Some(marker) = &heredoc {
+            if line.trim() == marker {
+                heredoc = None;
+            }
+            out.push_str(line);
+            continue;
+        }
+        let code = code_of(line, &mut open);
+        if let Some((_, marker)) = code.split_once("<<") {
+            heredoc = Some(marker.trim_start_matches('-').trim().to_owned());
+        }
+        match code.trim_end().strip_suffix(',') {
+            Some(kept) if matches!(open.last(), Some('{') | None) => {
+                out.push_str(kept);
+                out.push(' ');
+                out.push_str(&line[kept.len() + 1..]);
+            }
+            _ => out.push_str(line),
+        }
+    }
+    out
+}
+
+/// The part of a line before its comment; keeps track of the brackets that are open at its end.
+fn code_of<'a>(line: &'a str, open: &mut Vec<char>) -> &'a str {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (offset, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '#' => return &line[..offset],
+            '/' if line[offset..].starts_with("//") => return &line[..offset],
+            '{' | '[' | '(' => open.push(c),
+            '}' | ']' | ')' => {
+                open.pop();
+            }
+            _ => {}
+        }
+    }
+    line
+}
+
+/// Both quotes of a name at `offset`, when it is the first thing of its line and could stand without them.
+fn quoted_name(text: &str, offset: usize) -> Option<[usize; 2]> {
+    let line = text.get(..offset)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let inner = text.get(offset..)?.strip_prefix('"')?;
+    let (name, after) = inner.split_once('"')?;
+    let first = text[line..offset].trim().is_empty();
+    let is_item = after.trim_start_matches([' ', '\t']).starts_with(['=', '{', '"']);
+    (first && is_item && hcl_edit::Ident::try_new(name).is_ok()).then_some([offset, offset + name.len() + 1])
 }
 
 /// True when `name =`, `name {` or `name "label"` stands at the start of the text.
@@ -104,37 +211,95 @@ fn looks_like_item(text: &str) -> bool {
 fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
     let text = &source.text;
     let offset = error.location().offset().min(text.len());
+    let message = error.message();
     let rest = &text[offset..];
     let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let before = text[line_start..offset].trim();
-    let one = offset..offset + rest.chars().next().map_or(0, char::len_utf8);
-    let at_item_start = before.is_empty();
+    let at_item_start = text[line_start..offset].trim().is_empty();
+    let in_item = rest.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    let until =
+        |end: Option<usize>| offset..offset + end.unwrap_or(rest.len()).max(usize::from(!rest.is_empty()));
+    let one = || until(rest.chars().next().map(char::len_utf8));
+    let say = |span, summary: &str, detail: &str| Diagnostic::at(source, span, summary, detail);
+    if message.contains("redefined attribute") {
+        let name =
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next().unwrap_or_default();
+        let detail = format!("The argument \"{name}\" was already set. Each argument may be set only once.");
+        return say(until(Some(name.len())), "Attribute redefined", &detail);
+    }
+    if message.contains("heredoc end") {
+        return say(one(), "Unterminated template string", "No closing marker was found for the string.");
+    }
+    if let Some(span) = open_quote(text, line_start) {
+        let detail = "Quoted strings may not be split over multiple lines. To produce a multi-line string, either use \
+                      the \\n escape to represent a newline character or use the \"heredoc\" multi-line template syntax.";
+        return say(span, "Invalid multi-line string", detail);
+    }
+    if message.contains('`') && message.contains("`}`") && within_interpolation(&text[line_start..offset]) {
+        let detail = "Did you intend this to be a literal sequence to be processed as part of another language? If so, \
+                      you can escape it by starting with \"$${\" instead of just \"${\".";
+        return say(one(), "Extra characters after interpolation expression", detail);
+    }
+    if message.contains("`]`") {
+        let detail = "Expected a comma to mark the beginning of the next item.";
+        return say(one(), "Missing item separator", detail);
+    }
     if at_item_start && rest.starts_with('"') {
-        let end = rest[1..].find('"').map_or(1, |quote| quote + 2);
-        let detail = "Argument names must not be quoted.";
-        return Diagnostic::at(source, offset..offset + end, "Invalid argument name", detail);
+        let end = rest[1..].find('"').map(|quote| quote + 2);
+        return say(until(end), "Invalid argument name", "Argument names must not be quoted.");
     }
-    if at_item_start && !rest.is_empty() && !rest.starts_with(|c: char| c.is_alphabetic() || c == '_') {
-        let length = rest.find(|c: char| c.is_whitespace()).unwrap_or(rest.len()).max(1);
+    if at_item_start && !in_item && !rest.is_empty() {
         let detail = "An argument or block definition is required here.";
-        let span = offset..offset + length;
-        return Diagnostic::at(source, span, "Argument or block definition required", detail);
+        let end = rest.find(char::is_whitespace);
+        return say(until(end), "Argument or block definition required", detail);
     }
-    if rest.trim_start().is_empty() && unclosed(text).is_some() {
-        let span = unclosed(text).unwrap_or(one);
+    if rest.trim_start().is_empty()
+        && let Some(span) = unclosed(text)
+    {
         let detail = "There is no closing brace for this block before the end of the file. This may be caused by \
                       incorrect brace nesting elsewhere in this file.";
-        return Diagnostic::at(source, span, "Unclosed configuration block", detail);
+        return say(span, "Unclosed configuration block", detail);
     }
-    if error.message().contains("newline") {
-        let detail = "An argument definition must end with a newline.";
-        return Diagnostic::at(source, one, "Missing newline after argument", detail);
+    if message.contains("newline") {
+        return say(
+            one(),
+            "Missing newline after argument",
+            "An argument definition must end with a newline.",
+        );
     }
-    if error.message().contains("expression") {
+    if message.contains("expression") {
         let detail = "Expected the start of an expression, but found an invalid expression token.";
-        return Diagnostic::at(source, one, "Invalid expression", detail);
+        return say(one(), "Invalid expression", detail);
     }
-    Diagnostic::at(source, one, "Invalid syntax", sentence(error.message()))
+    if message.contains("`{`") {
+        let detail = "Either a quoted string block label or an opening brace (\"{\") is expected here.";
+        let hint = "to set an argument, put an equals sign between its name and its value";
+        return say(until(Some(1)), "Invalid block definition", detail).with_hint(hint);
+    }
+    say(one(), "Invalid syntax", &sentence(message))
+}
+
+/// The place of a quote that is not closed on the line that begins at `line_start`.
+fn open_quote(text: &str, line_start: usize) -> Option<Range<usize>> {
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let mut quote = None;
+    let mut escaped = false;
+    for (offset, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quote.is_some() => escaped = true,
+            '#' if quote.is_none() => break,
+            '"' => quote = quote.xor(Some(offset)).filter(|_| quote.is_none()),
+            _ => {}
+        }
+    }
+    // A quote inside `${…}` belongs to the expression; such lines are left to other rules.
+    let plain = !line.contains("${");
+    quote.filter(|_| plain).map(|offset| line_start + offset..line_start + line.len())
+}
+
+/// True when a `${` of this line is still open at its end.
+fn within_interpolation(line: &str) -> bool {
+    line.rfind("${").is_some_and(|open| !line[open..].contains('}'))
 }
 
 /// The innermost `{` that is never closed, ignoring strings and comments only roughly.

@@ -18,6 +18,8 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::hcl_json;
+use super::json;
 use super::scope::Scope;
 use super::syntax;
 
@@ -82,7 +84,9 @@ impl TypeExpr {
     }
 
     fn from_expression(expression: &Expression) -> Result<Self, String> {
-        let unknown = || format!("The keyword \"{}\" is not a valid type specification.", expression.to_string().trim());
+        let unknown = || {
+            format!("The keyword \"{}\" is not a valid type specification.", expression.to_string().trim())
+        };
         match expression {
             Expression::Variable(name) => match name.as_str() {
                 "any" => Ok(Self::Any),
@@ -106,15 +110,16 @@ impl TypeExpr {
                     }
                     "object" => {
                         let object = argument.as_object().ok_or_else(unknown)?;
-                        let field = |(key, value): (&hcl_edit::expr::ObjectKey, &hcl_edit::expr::ObjectValue)| {
-                            let name = match key {
-                                hcl_edit::expr::ObjectKey::Ident(name) => name.as_str().to_owned(),
-                                hcl_edit::expr::ObjectKey::Expression(name) => {
-                                    name.as_str().map(str::to_owned).ok_or_else(unknown)?
-                                }
+                        let field =
+                            |(key, value): (&hcl_edit::expr::ObjectKey, &hcl_edit::expr::ObjectValue)| {
+                                let name = match key {
+                                    hcl_edit::expr::ObjectKey::Ident(name) => name.as_str().to_owned(),
+                                    hcl_edit::expr::ObjectKey::Expression(name) => {
+                                        name.as_str().map(str::to_owned).ok_or_else(unknown)?
+                                    }
+                                };
+                                Ok::<_, String>((name, Self::from_expression(value.expr())?))
                             };
-                            Ok::<_, String>((name, Self::from_expression(value.expr())?))
-                        };
                         Ok(Self::Object(object.iter().map(field).collect::<Result<_, _>>()?))
                     }
                     _ => Err(unknown()),
@@ -136,7 +141,9 @@ impl TypeExpr {
             (Self::Text, Value::Bool(flag)) => Ok(Value::String(flag.to_string())),
             (Self::Text, _) => Err("string required".to_owned()),
             (Self::Number, Value::Number(number)) => Ok(Value::Number(number)),
-            (Self::Number, Value::String(text)) => number_of(&text).ok_or_else(|| "a number is required".to_owned()),
+            (Self::Number, Value::String(text)) => {
+                number_of(&text).ok_or_else(|| "a number is required".to_owned())
+            }
             (Self::Number, _) => Err("number required".to_owned()),
             (Self::Flag, Value::Bool(flag)) => Ok(Value::Bool(flag)),
             (Self::Flag, Value::String(text)) => match text.as_str() {
@@ -166,7 +173,8 @@ impl TypeExpr {
             (Self::Object(fields), Value::Object(mut map)) => {
                 let mut out = hcl::Map::new();
                 for (name, kind) in fields {
-                    let value = map.shift_remove(name).ok_or_else(|| format!("attribute {name:?} is required"))?;
+                    let value =
+                        map.shift_remove(name).ok_or_else(|| format!("attribute {name:?} is required"))?;
                     out.insert(name.clone(), kind.convert(value)?);
                 }
                 Ok(Value::Object(out))
@@ -250,7 +258,7 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     for (name, variable) in &declared {
         validate(decoder, name, variable, scope);
     }
-    locals(decoder, body, scope);
+    locals(decoder, body, given, scope);
 }
 
 fn insert<'a>(
@@ -290,7 +298,9 @@ fn declaration<'a>(
             "description" => {}
             "type" => match TypeExpr::from_expression(&attribute.value) {
                 Ok(kind) => variable.kind = Some(kind),
-                Err(why) => decoder.error(expression_span(&attribute.value), "Invalid type specification", why),
+                Err(why) => {
+                    decoder.error(expression_span(&attribute.value), "Invalid type specification", why)
+                }
             },
             "default" => variable.value = decoder.evaluate(&attribute.value, scope),
             other => {
@@ -305,17 +315,23 @@ fn declaration<'a>(
             other => decoder.unknown_block(other, header_span(inner), &super::schema::EMPTY),
         }
     }
-    if let (Some(kind), Some(value)) = (&variable.kind, variable.value.take()) {
-        match kind.convert(value) {
+    match (variable.kind.clone(), variable.value.take()) {
+        (Some(kind), Some(value)) => match kind.convert(value) {
             Ok(value) => variable.value = Some(value),
             Err(why) => {
-                let place = block.body.get_attribute("default").map(|default| expression_span(&default.value));
-                let detail = format!("This default value is not compatible with the variable's type constraint: {why}.");
+                let place =
+                    block.body.get_attribute("default").map(|default| expression_span(&default.value));
+                let detail = format!(
+                    "This default value is not compatible with the variable's type constraint: {why}."
+                );
                 decoder.error(place.unwrap_or(span.clone()), "Invalid default value for variable", detail);
             }
+        },
+        (None, Some(value)) => {
+            variable.kind = Some(TypeExpr::of(&value));
+            variable.value = Some(value);
         }
-    } else if let Some(value) = &variable.value {
-        variable.kind = Some(TypeExpr::of(value));
+        (_, None) => {}
     }
     insert(decoder, declared, &name, span, variable);
 }
@@ -329,7 +345,7 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
         }
     }
     for (file, text) in &given.files {
-        match syntax::parse(file, text) {
+        match parse_file(file, text) {
             Ok(parsed) => assign_file(decoder, declared, &parsed, given),
             Err(problems) => decoder.diagnostics.0.extend(problems.0),
         }
@@ -337,12 +353,28 @@ fn apply(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'_>>, g
     for (name, raw) in &given.flags {
         match declared.get_mut(name) {
             Some(variable) => {
-                let source = SourceText { name: format!("<value for var.{name} from arguments>"), text: raw.clone() };
+                let source =
+                    SourceText { name: format!("<value for var.{name} from arguments>"), text: raw.clone() };
                 assign_text(decoder, variable, name, source, "cmd");
             }
             None => undeclared(decoder, given, "Undefined -var variable", name, None),
         }
     }
+}
+
+/// A file of variables, in HCL or in JSON.
+fn parse_file(name: &str, text: &str) -> Result<syntax::Syntax, Diagnostics> {
+    if !text.trim_start().starts_with('{') {
+        return syntax::parse(name, text);
+    }
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let value = json::parse(text).map_err(|failure| {
+        let span = failure.offset..failure.offset + 1;
+        Diagnostic::at(&source, span, "Invalid JSON", failure.message)
+    })?;
+    let body = hcl_json::assignments(&value);
+    let body = body.map_err(|why| Diagnostic::at(&source, 0..1, "Invalid variable name", why))?;
+    Ok(syntax::Syntax { body, source, warnings: Vec::new() })
 }
 
 fn undeclared(
@@ -376,7 +408,12 @@ fn assign_file(
     for block in parsed.body.blocks() {
         let detail = "A .var file is used to assign values to variables that have already been declared in the job file.";
         let span = header_span(block);
-        decoder.diagnostics.push(Diagnostic::at(&parsed.source, span, "Variable declaration in a .var file", detail));
+        decoder.diagnostics.push(Diagnostic::at(
+            &parsed.source,
+            span,
+            "Variable declaration in a .var file",
+            detail,
+        ));
     }
     for attribute in parsed.body.attributes() {
         let name = attribute.key.as_str();
@@ -393,7 +430,8 @@ fn assign_file(
                     variable.origin = "varfile";
                 }
                 Err(why) => {
-                    let detail = format!("This value is not compatible with the variable's type constraint: {why}.");
+                    let detail =
+                        format!("This value is not compatible with the variable's type constraint: {why}.");
                     let summary = "Invalid value for variable";
                     decoder.diagnostics.push(Diagnostic::at(&parsed.source, place, summary, detail));
                 }
@@ -429,7 +467,7 @@ fn assign_text(
                 "The received {what} value for {name} is not compatible with the variable's type constraint: {why}."
             );
             let summary = format!("Invalid argument value for {from} variable");
-            Diagnostic::at(&source, 0..source.text.len(), summary, detail)
+            Box::new(Diagnostic::at(&source, 0..source.text.len(), summary, detail))
         })
     });
     match converted {
@@ -437,23 +475,23 @@ fn assign_text(
             variable.value = Some(value);
             variable.origin = origin;
         }
-        Err(diagnostic) => decoder.diagnostics.push(diagnostic),
+        Err(diagnostic) => decoder.diagnostics.push(*diagnostic),
     }
 }
 
-fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Diagnostic> {
+fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
     let whole = 0..source.text.len();
     let expression = parse_expr(source.text.trim()).map_err(|error| {
         let detail = "Expected the start of an expression, but found an invalid expression token.";
         let at = error.location().offset().min(source.text.len());
-        Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail)
+        Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
     })?;
     if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
         let detail = "Variables may not be used here.";
-        return Err(Diagnostic::at(source, whole, "Variables not allowed", detail));
+        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
     }
     let value = Scope::new(false).evaluate(&expression, source.text.trim());
-    value.map_err(|failure| Diagnostic::at(source, whole, failure.summary, failure.detail))
+    value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
 }
 
 /// Checks the conditions of a variable against its value.
@@ -485,8 +523,21 @@ fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &
     }
 }
 
+/// Locals that refer to each other can grow with every reference; a server stops at this size.
+const MAX_LOCAL_BYTES: usize = 64 * 1024;
+
+/// Roughly the bytes of a value.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + items.len(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
+        _ => 8,
+    }
+}
+
 /// Evaluates locals in whatever order their references need.
-fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
+fn locals(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
     let mut pending: BTreeMap<&str, &Expression> = BTreeMap::new();
     for block in body.get_blocks("locals") {
         for attribute in block.body.attributes() {
@@ -498,15 +549,18 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     loop {
         let ready: Vec<(&str, Value)> = pending
             .iter()
-            .filter_map(|(name, expression)| {
-                Some((*name, scope.evaluate(expression, &decoder.source.text).ok()?))
-            })
+            .filter_map(|(name, expression)| Some((*name, scope.evaluate(expression, decoder.text()).ok()?)))
             .collect();
         if ready.is_empty() {
             break;
         }
         for (name, value) in ready {
-            pending.remove(name);
+            let Some(expression) = pending.remove(name) else { continue };
+            if !given.filesystem && size(&value) > MAX_LOCAL_BYTES {
+                let detail = format!("The value of local.{name} is larger than {MAX_LOCAL_BYTES} bytes.");
+                decoder.error(expression_span(expression), "Local value too large", detail);
+                continue;
+            }
             values.insert(name.to_owned(), value);
         }
         scope.declare("local", Value::Object(values.clone()));
@@ -519,7 +573,9 @@ fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     }
 }
 
-/// Warnings and errors of a decoder, apart.
-pub(super) fn split(diagnostics: Diagnostics) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
-    diagnostics.0.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
+/// Warnings and errors of a decoder, apart; those of the file `main` in the order of their places.
+pub(super) fn split(diagnostics: Diagnostics, main: &str) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    let mut all = diagnostics.0;
+    all.sort_by_key(|diagnostic| if diagnostic.file == main { diagnostic.span.start + 1 } else { 0 });
+    all.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Warning)
 }

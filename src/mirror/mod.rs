@@ -3,6 +3,8 @@
 //! One watcher feeds it in revision order, so readers get a consistent view across all kinds of object. Listeners
 //! are told which keys changed, never what changed in them, and run while the state is locked at that revision.
 
+pub mod derive;
+pub mod dry_run;
 pub mod state;
 pub mod watcher;
 
@@ -36,8 +38,8 @@ pub enum Dirty<'a> {
 }
 
 /// Called after every applied batch, in revision order, under the write lock: must be quick and must not read the
-/// mirror again.
-pub type Listener = Box<dyn Fn(&State, Dirty<'_>) + Send + Sync>;
+/// mirror again. Returns false when it wants to hear no more.
+pub type Listener = Box<dyn Fn(&State, Dirty<'_>) -> bool + Send + Sync>;
 
 /// The shared copy. Cheap to clone by `Arc`.
 pub struct Mirror {
@@ -74,8 +76,9 @@ impl Mirror {
     /// Registers a listener and tells it at once that everything is dirty.
     pub fn listen(&self, listener: Listener) {
         let state = self.state.write();
-        listener(&state, Dirty::All);
-        self.listeners.write().push(listener);
+        if listener(&state, Dirty::All) {
+            self.listeners.write().push(listener);
+        }
     }
 
     /// Waits until everything up to `revision` has been applied; false if that took longer than `timeout`.
@@ -98,9 +101,7 @@ impl Mirror {
             }
             state.revision = state.revision.max(revision);
             if !touched.is_empty() {
-                for listener in self.listeners.read().iter() {
-                    listener(&state, Dirty::Keys(&touched));
-                }
+                self.listeners.write().retain(|listener| listener(&state, Dirty::Keys(&touched)));
             }
         }
         self.advance(revision);
@@ -113,9 +114,7 @@ impl Mirror {
             let mut state = self.state.write();
             fresh.inherit(&state);
             *state = fresh;
-            for listener in self.listeners.read().iter() {
-                listener(&state, Dirty::All);
-            }
+            self.listeners.write().retain(|listener| listener(&state, Dirty::All));
         }
         self.advance(revision);
     }

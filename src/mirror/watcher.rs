@@ -64,6 +64,7 @@ pub async fn run(mirror: Arc<Mirror>, store: SharedStore, keys: Keys, cancel: Ca
         }
         tracing::warn!(%error, "mirror lost the store, trying again in {backoff:?}");
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(backoff) => {}
         }
@@ -139,6 +140,7 @@ impl Watcher {
         let mut next_check = Instant::now() + DRIFT_CHECK_EVERY;
         loop {
             tokio::select! {
+                biased;
                 batch = stream.next() => match batch {
                     Some(Ok(batch)) => self.take(batch, &mut stream),
                     Some(Err(error)) => return Ended::Error(error),
@@ -157,18 +159,21 @@ impl Watcher {
     /// Applies a batch together with those that are already waiting: one lock and one wake-up for all.
     fn take(&self, first: WatchBatch, stream: &mut WatchStream) {
         const BATCHES_AT_ONCE: usize = 64;
-        let mut revision = first.revision;
+        let mut revision = self.mirror.revision();
         let mut changes = Vec::with_capacity(first.events.len());
+        // A delivery may be repeated: what is not newer than all before it is dropped.
         let mut push = |batch: WatchBatch| {
             for event in batch.events {
-                changes.push((event.revision(), decode(&self.keys, event)));
+                if event.revision() > revision {
+                    changes.push((event.revision(), decode(&self.keys, event)));
+                }
             }
+            revision = revision.max(batch.revision);
         };
         push(first);
         for _ in 0..BATCHES_AT_ONCE {
             // An error is left for the next turn of the loop: a stream that failed keeps saying so by ending.
             let Some(Some(Ok(batch))) = futures::FutureExt::now_or_never(stream.next()) else { break };
-            revision = batch.revision;
             push(batch);
         }
         self.mirror.apply(revision, changes);

@@ -203,6 +203,10 @@ pub struct DeploymentHealth {
     /// Absent while undecided.
     pub healthy: Option<bool>,
     pub timestamp: Time,
+    /// The deployment that the verdict is about: an allocation updated in place joins a new one and is judged
+    /// anew. Herder's own field.
+    #[serde(rename = "DeploymentID", skip_serializing_if = "is_default", with = "optional_id")]
+    pub deployment_id: Option<DeploymentId>,
 }
 
 /// The address of an allocation with a network of its own.

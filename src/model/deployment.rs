@@ -99,4 +99,7 @@ pub struct GroupRollout {
     pub placed_canaries: Vec<AllocId>,
     pub desired_canaries: u64,
     pub desired_total: u64,
+    /// Healthy allocations when the deadline was last moved; a mark to notice progress by, not a counter.
+    /// Herder's own field.
+    pub healthy_seen: u64,
 }

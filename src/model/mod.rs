@@ -6,6 +6,7 @@
 
 pub mod allocation;
 pub mod audit;
+pub mod children;
 pub mod constraint;
 pub mod deployment;
 pub mod diff;

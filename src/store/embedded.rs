@@ -1,405 +1,318 @@
-//! The store in memory, with etcd's contract: what `agent -dev`, tests and simulation run on.
+//! The store in memory: what `agent -dev` and simulation use. It follows etcd exactly; `tests/store` compares the
+//! two. Time is tokio's, so simulation can pause it.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+mod history;
+mod leases;
+#[cfg(test)]
+mod tests;
+mod watchers;
+
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use futures::Stream;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 
-use super::Event;
-use super::Guard;
-use super::KeyValue;
-use super::LeaseId;
-use super::Limits;
-use super::ListOptions;
-use super::Listing;
-use super::Op;
-use super::Outcome;
-use super::Range;
-use super::Revision;
-use super::Store;
-use super::StoreError;
-use super::Txn;
-use super::WatchBatch;
-use super::WatchStream;
-
-/// The revision of an empty store, as in etcd.
-const FIRST_REVISION: Revision = 1;
+use self::history::History;
+use self::history::Key;
+use self::history::Value;
+use self::leases::Leases;
+use self::watchers::WatcherId;
+use self::watchers::Watchers;
+use crate::store::Event;
+use crate::store::Guard;
+use crate::store::LeaseId;
+use crate::store::Limits;
+use crate::store::ListOptions;
+use crate::store::Listing;
+use crate::store::Op;
+use crate::store::Outcome;
+use crate::store::Range;
+use crate::store::Revision;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::Txn;
+use crate::store::WatchBatch;
+use crate::store::WatchStream;
 
 /// A store in this process's memory. Clones share their contents.
 #[derive(Clone, Default)]
 pub struct EmbeddedStore {
-    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
 }
 
-/// One change of one key. A tombstone has no item.
-#[derive(Clone)]
-struct Change {
-    revision: Revision,
-    item: Option<KeyValue>,
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// The next lease to end is another one than before.
+    deadline_changed: Arc<Notify>,
 }
 
-struct Watcher {
-    range: Range,
-    sender: mpsc::UnboundedSender<Result<WatchBatch, StoreError>>,
-}
-
-struct Lease {
-    ttl: Duration,
-    deadline: Instant,
-    keys: BTreeSet<String>,
-}
-
+#[derive(Default)]
 struct Inner {
-    revision: Revision,
-    compacted: Revision,
-    /// Changes of each key, oldest first.
-    keys: BTreeMap<String, Vec<Change>>,
-    /// Keys changed at each revision, in the order of the transaction.
-    log: BTreeMap<Revision, Vec<String>>,
-    watchers: Vec<Watcher>,
-    leases: HashMap<LeaseId, Lease>,
-    next_lease: LeaseId,
-}
-
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
-            revision: FIRST_REVISION,
-            compacted: 0,
-            keys: BTreeMap::new(),
-            log: BTreeMap::new(),
-            watchers: Vec::new(),
-            leases: HashMap::new(),
-            next_lease: 1000,
-        }
-    }
+    history: History,
+    watchers: Watchers,
+    leases: Leases,
+    limits: Limits,
+    /// Revisions to keep readable; all when `None`.
+    keep: Option<Revision>,
+    /// [`end_leases_on_time`] is running.
+    clock_runs: bool,
 }
 
 impl EmbeddedStore {
-    /// An empty store.
+    /// An empty store that keeps its whole history, until told to compact.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Breaks every open watch, as a failing connection would.
+    /// Makes the store forget history by itself, so that it does not grow for ever: at least the last `keep`
+    /// revisions stay readable, at most twice as many.
+    #[must_use]
+    pub fn with_auto_compaction(self, keep: u32) -> Self {
+        self.shared.inner.lock().keep = Some(Revision::from(keep.max(1)));
+        self
+    }
+
+    /// Accepts transactions up to these limits instead of etcd's defaults.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        self.shared.inner.lock().limits = limits;
+        self
+    }
+
+    /// Breaks every open watch, as a failing connection would: it ends with an error.
     pub fn cut_watches(&self) {
-        for watcher in self.inner.lock().watchers.drain(..) {
-            let _ = watcher.sender.send(Err(StoreError::Unavailable("connection cut".into())));
-        }
+        self.shared.inner.lock().watchers.clear();
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
-        let mut inner = self.inner.lock();
-        inner.expire_leases();
+        let mut inner = self.shared.inner.lock();
+        // On every access, so that nobody sees an overdue lease.
+        inner.end_due_leases();
         work(&mut inner)
     }
 }
 
 impl Inner {
-    /// Ends leases that are due. Called on every access and by [`lease_clock`], so nobody sees an overdue lease.
-    fn expire_leases(&mut self) {
+    fn end_due_leases(&mut self) {
+        if self.leases.next_deadline().is_none() {
+            return;
+        }
         let now = Instant::now();
-        let mut due: Vec<LeaseId> =
-            self.leases.iter().filter(|(_, lease)| lease.deadline <= now).map(|(id, _)| *id).collect();
-        due.sort_unstable();
-        for id in due {
-            self.end_lease(id);
+        while let Some(lease) = self.leases.due(now) {
+            self.end_lease(lease);
         }
     }
 
-    fn end_lease(&mut self, id: LeaseId) {
-        let Some(lease) = self.leases.remove(&id) else { return };
-        let ops: Vec<Op> = lease.keys.into_iter().map(Op::delete).collect();
-        if !ops.is_empty() {
-            self.apply(&ops);
-        }
-    }
-
-    fn current(&self, key: &str) -> Option<&KeyValue> {
-        self.keys.get(key)?.last()?.item.as_ref()
+    /// Ends a lease; its keys go in one revision, in order. False for an unknown lease.
+    fn end_lease(&mut self, lease: LeaseId) -> bool {
+        let Some(keys) = self.leases.remove(lease) else { return false };
+        let ops: Vec<Op> = keys.iter().map(|key| Op::delete(&**key)).collect();
+        self.apply(ops);
+        true
     }
 
     fn holds(&self, guard: &Guard) -> bool {
-        let item = self.current(guard.key());
+        let (mod_revision, value) = self.history.newest(guard.key());
         match guard {
-            Guard::ModRevision(_, revision) => item.map_or(0, |item| item.mod_revision) == *revision,
-            Guard::CreateRevision(_, revision) => item.map_or(0, |item| item.create_revision) == *revision,
-            Guard::Lease(_, lease) => item.map_or(0, |item| item.lease) == *lease,
+            Guard::ModRevision(_, revision) => mod_revision == *revision,
+            Guard::CreateRevision(_, revision) => value.map_or(0, Value::create_revision) == *revision,
+            Guard::Lease(_, lease) => value.map_or(0, Value::lease) == *lease,
         }
     }
 
-    fn keys_in<'a>(
-        &'a self,
-        range: &'a Range,
-    ) -> Box<dyn Iterator<Item = (&'a String, &'a Vec<Change>)> + 'a> {
-        let (from, end) = range.bounds();
-        match end {
-            None => Box::new(self.keys.get_key_value(from).into_iter()),
-            Some(end) if from < end.as_str() => Box::new(self.keys.range(from.to_owned()..end)),
-            Some(_) => Box::new(std::iter::empty()),
+    /// Refuses what etcd refuses whatever the store holds.
+    fn check(&self, txn: &Txn) -> Result<(), StoreError> {
+        let Limits { txn_ops, request_bytes } = self.limits;
+        let count = txn.guards.len().max(txn.then.len()).max(txn.otherwise.len());
+        if count > txn_ops {
+            return Err(StoreError::TooManyOps { count, limit: txn_ops });
+        }
+        let size = txn.size();
+        if size > request_bytes {
+            return Err(StoreError::TooLarge { size, limit: request_bytes });
+        }
+        if txn.guards.iter().any(|guard| guard.key().is_empty()) {
+            return Err(no_key());
+        }
+        txn.then.iter().chain(&txn.otherwise).try_for_each(check_key)?;
+        match txn.duplicate_key() {
+            Some(key) => Err(StoreError::DuplicateKey(key.to_owned())),
+            None => Ok(()),
         }
     }
 
-    fn list(&self, range: &Range, options: &ListOptions) -> Result<Listing, StoreError> {
-        let at = options.at.unwrap_or(self.revision);
-        if at > self.revision {
-            return Err(StoreError::FutureRevision);
+    fn commit(&mut self, txn: Txn) -> Result<Outcome, StoreError> {
+        self.check(&txn)?;
+        let succeeded = txn.guards.iter().all(|guard| self.holds(guard));
+        let ops = if succeeded { txn.then } else { txn.otherwise };
+        let unknown =
+            |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != 0 && !self.leases.contains(*lease));
+        if ops.iter().any(unknown) {
+            return Err(StoreError::LeaseNotFound);
         }
-        if options.at.is_some() && at < self.compacted {
-            return Err(StoreError::Compacted { at: self.compacted });
-        }
-        let mut listing = Listing { revision: at, ..Listing::default() };
-        for (_, changes) in self.keys_in(range) {
-            let found = changes.iter().rev().find(|change| change.revision <= at);
-            let Some(item) = found.and_then(|change| change.item.as_ref()) else { continue };
-            listing.count += 1;
-            if options.limit > 0 && listing.items.len() == options.limit {
-                listing.more = true;
-            } else {
-                let value = if options.keys_only { Bytes::new() } else { item.value.clone() };
-                listing.items.push(KeyValue { value, ..item.clone() });
-            }
-        }
-        Ok(listing)
-    }
-
-    fn check(ops: &[Op], limits: Limits) -> Result<(), StoreError> {
-        if ops.len() > limits.txn_ops {
-            return Err(StoreError::TooManyOps { count: ops.len(), limit: limits.txn_ops });
-        }
-        let mut written = BTreeSet::new();
-        for op in ops {
-            let Op::Put { key, .. } = op else { continue };
-            let deleted = |other: &Op| matches!(other, Op::Delete(range) if range.contains(key));
-            if !written.insert(key) || ops.iter().any(deleted) {
-                return Err(StoreError::DuplicateKey(key.clone()));
-            }
-        }
-        Ok(())
+        let gets = self.apply(ops);
+        Ok(Outcome { succeeded, revision: self.history.revision(), gets })
     }
 
     /// Applies checked steps as one revision (none if nothing changes) and tells watchers.
-    fn apply(&mut self, ops: &[Op]) -> Vec<Listing> {
-        let revision = self.revision + 1;
-        let mut changed: Vec<String> = Vec::new();
+    fn apply(&mut self, ops: Vec<Op>) -> Vec<Listing> {
+        let mut changed: Vec<Key> = Vec::new();
         let mut gets = Vec::new();
         for op in ops {
             match op {
                 Op::Put { key, value, lease } => {
-                    self.put(key, value.clone(), *lease, revision);
-                    changed.push(key.clone());
+                    let before = self.history.newest(&key).1.map_or(0, Value::lease);
+                    self.leases.unbind(before, &key);
+                    let key = self.history.put(&key, value, lease);
+                    self.leases.bind(lease, Arc::clone(&key));
+                    changed.push(key);
                 }
                 Op::Delete(range) => {
-                    let doomed: Vec<String> = self
-                        .keys_in(range)
-                        .filter(|(_, changes)| changes.last().is_some_and(|change| change.item.is_some()))
-                        .map(|(key, _)| key.clone())
-                        .collect();
-                    for key in doomed {
-                        self.unbind(&key);
-                        let changes = self.keys.get_mut(&key).expect("listed just now");
-                        changes.push(Change { revision, item: None });
+                    for (key, lease) in self.history.delete(&range) {
+                        self.leases.unbind(lease, &key);
                         changed.push(key);
                     }
                 }
-                Op::Get(range) => {
-                    // Steps see the effects of earlier steps of the same transaction.
-                    let seen = Listing { revision: self.revision, ..self.list_newest(range) };
-                    gets.push(seen);
-                }
+                // Steps see the effects of earlier steps of the same transaction.
+                Op::Get(range) => gets.push(self.history.list_within(&range, !changed.is_empty())),
             }
         }
-        if changed.is_empty() {
-            return gets;
+        if !changed.is_empty() {
+            self.history.seal(changed);
+            self.tell_watchers();
+            self.compact_by_itself();
         }
-        self.revision = revision;
-        for listing in &mut gets {
-            listing.revision = revision;
-        }
-        let events: Vec<Event> = changed.iter().map(|key| self.event(key, revision)).collect();
-        self.log.insert(revision, changed);
-        self.watchers.retain(|watcher| {
-            let events: Vec<Event> =
-                events.iter().filter(|event| watcher.range.contains(event.key())).cloned().collect();
-            events.is_empty() && !watcher.sender.is_closed()
-                || !events.is_empty() && watcher.sender.send(Ok(WatchBatch { revision, events })).is_ok()
-        });
         gets
     }
 
-    fn list_newest(&self, range: &Range) -> Listing {
-        let mut listing = Listing::default();
-        for (_, changes) in self.keys_in(range) {
-            if let Some(item) = changes.last().and_then(|change| change.item.as_ref()) {
-                listing.items.push(item.clone());
-                listing.count += 1;
-            }
-        }
-        listing
-    }
-
-    fn put(&mut self, key: &str, value: Bytes, lease: LeaseId, revision: Revision) {
-        self.unbind(key);
-        if let Some(lease) = self.leases.get_mut(&lease) {
-            lease.keys.insert(key.to_owned());
-        }
-        let changes = self.keys.entry(key.to_owned()).or_default();
-        let previous = changes.last().and_then(|change| change.item.as_ref());
-        let (create_revision, version) =
-            previous.map_or((revision, 1), |item| (item.create_revision, item.version + 1));
-        let item =
-            KeyValue { key: key.to_owned(), value, create_revision, mod_revision: revision, version, lease };
-        changes.push(Change { revision, item: Some(item) });
-    }
-
-    fn unbind(&mut self, key: &str) {
-        let bound = self.current(key).map_or(0, |item| item.lease);
-        if let Some(lease) = self.leases.get_mut(&bound) {
-            lease.keys.remove(key);
+    fn tell_watchers(&mut self) {
+        if !self.watchers.is_empty() {
+            let revision = self.history.revision();
+            self.watchers.deliver(revision, self.history.events(revision));
         }
     }
 
-    fn event(&self, key: &str, revision: Revision) -> Event {
-        let change =
-            self.keys.get(key).and_then(|changes| changes.iter().rev().find(|c| c.revision == revision));
-        match change.and_then(|change| change.item.clone()) {
-            Some(item) => Event::Put(item),
-            None => Event::Delete(key.to_owned(), revision),
+    fn compact_by_itself(&mut self) {
+        let Some(keep) = self.keep else { return };
+        if self.history.revision() - self.history.compacted() >= 2 * keep {
+            // Cannot fail: the revision is neither compacted yet nor in the future.
+            let _ = self.history.compact(self.history.revision() - keep);
         }
     }
 
-    /// Everything from revision `from` on, one batch per revision.
-    fn history(&self, range: &Range, from: Revision) -> Vec<WatchBatch> {
-        let mut batches = Vec::new();
-        for (revision, keys) in self.log.range(from..) {
+    fn watch(
+        &mut self,
+        range: Range,
+        from: Revision,
+    ) -> Result<(Vec<WatchBatch>, WatcherId, mpsc::Receiver<WatchBatch>), StoreError> {
+        if matches!(&range, Range::Between(first, end) if first >= end) {
+            return Err(StoreError::Other(format!("cannot watch {range}: the range is empty")));
+        }
+        if from < self.history.compacted() {
+            return Err(StoreError::Compacted { at: self.history.compacted() });
+        }
+        let mut past = Vec::new();
+        for revision in from.max(self.history.oldest())..=self.history.revision() {
             let events: Vec<Event> =
-                keys.iter().filter(|key| range.contains(key)).map(|key| self.event(key, *revision)).collect();
+                self.history.events(revision).filter(|event| range.contains(event.key())).collect();
             if !events.is_empty() {
-                batches.push(WatchBatch { revision: *revision, events });
+                past.push(WatchBatch { revision, events });
             }
         }
-        batches
+        let (id, news) = self.watchers.add(range, from);
+        Ok((past, id, news))
     }
+}
 
-    fn compact(&mut self, at: Revision) -> Result<(), StoreError> {
-        if at > self.revision {
-            return Err(StoreError::FutureRevision);
+fn no_key() -> StoreError {
+    StoreError::Other("a key is empty".to_owned())
+}
+
+fn check_key(op: &Op) -> Result<(), StoreError> {
+    match op {
+        Op::Put { key, .. } | Op::Delete(Range::Key(key)) | Op::Get(Range::Key(key)) if key.is_empty() => {
+            Err(no_key())
         }
-        if at <= self.compacted {
-            return Err(StoreError::Compacted { at: self.compacted });
+        _ => Ok(()),
+    }
+}
+
+/// Takes a watcher out when its stream is dropped.
+struct Watched {
+    shared: Weak<Shared>,
+    id: WatcherId,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.inner.lock().watchers.remove(self.id);
         }
-        self.compacted = at;
-        self.log = self.log.split_off(&at);
-        self.keys.retain(|_, changes| {
-            // The newest change at or before the compaction stays readable, unless it is a tombstone.
-            let keep_from = changes.iter().rposition(|change| change.revision <= at).unwrap_or(0);
-            changes.drain(..keep_from);
-            if changes.first().is_some_and(|first| first.revision < at && first.item.is_none()) {
-                changes.remove(0);
-            }
-            !changes.is_empty()
-        });
-        Ok(())
     }
 }
 
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn list(&self, range: Range, options: ListOptions) -> Result<Listing, StoreError> {
-        self.with(|inner| inner.list(&range, &options))
+        if matches!(&range, Range::Key(key) if key.is_empty()) {
+            return Err(no_key());
+        }
+        self.with(|inner| inner.history.list(&range, &options))
     }
 
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        let limits = self.limits();
-        let size: usize = txn.then.iter().chain(&txn.otherwise).map(Op::size).sum();
-        if size > limits.request_bytes {
-            return Err(StoreError::TooLarge { size, limit: limits.request_bytes });
-        }
-        if txn.guards.len() > limits.txn_ops {
-            return Err(StoreError::TooManyOps { count: txn.guards.len(), limit: limits.txn_ops });
-        }
-        Inner::check(&txn.then, limits)?;
-        Inner::check(&txn.otherwise, limits)?;
-        self.with(|inner| {
-            let succeeded = txn.guards.iter().all(|guard| inner.holds(guard));
-            let ops = if succeeded { &txn.then } else { &txn.otherwise };
-            for op in ops {
-                if let Op::Put { lease, .. } = op
-                    && *lease != 0
-                    && !inner.leases.contains_key(lease)
-                {
-                    return Err(StoreError::LeaseNotFound);
-                }
-            }
-            let gets = inner.apply(ops);
-            Ok(Outcome { succeeded, revision: inner.revision, gets })
-        })
+        self.with(|inner| inner.commit(txn))
     }
 
     async fn watch(&self, range: Range, from: Revision) -> Result<WatchStream, StoreError> {
-        self.with(|inner| {
-            if from < inner.compacted {
-                return Err(StoreError::Compacted { at: inner.compacted });
-            }
-            let (sender, receiver) = mpsc::unbounded_channel();
-            for batch in inner.history(&range, from) {
-                let _ = sender.send(Ok(batch));
-            }
-            inner.watchers.push(Watcher { range, sender });
-            // A watch that starts in the future sees nothing before it.
-            let later = move |item: &Result<WatchBatch, StoreError>| {
-                futures::future::ready(item.as_ref().map_or(true, |batch| batch.revision >= from))
-            };
-            Ok(UnboundedReceiverStream::new(receiver).filter(later).boxed())
-        })
+        let (past, id, news) = self.with(|inner| inner.watch(range, from.max(1)))?;
+        let watched = Watched { shared: Arc::downgrade(&self.shared), id };
+        Ok(batches(past, news, watched).boxed())
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
-        Ok(self.with(|inner| inner.revision))
+        Ok(self.with(|inner| inner.history.revision()))
     }
 
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        let ttl = Duration::from_secs(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0))
-            .max(Duration::from_secs(1));
-        let id = self.with(|inner| {
-            inner.next_lease += 1;
-            let id = inner.next_lease;
-            inner.leases.insert(id, Lease { ttl, deadline: Instant::now() + ttl, keys: BTreeSet::new() });
-            id
+        let seconds = (ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).max(1);
+        let (lease, start_clock) = self.with(|inner| {
+            let next = inner.leases.next_deadline();
+            let lease = inner.leases.grant(Duration::from_secs(seconds));
+            if inner.leases.next_deadline() != next {
+                self.shared.deadline_changed.notify_one();
+            }
+            (lease, !std::mem::replace(&mut inner.clock_runs, true))
         });
-        tokio::spawn(lease_clock(self.clone(), id));
-        Ok(id)
+        if start_clock {
+            tokio::spawn(end_leases_on_time(Arc::downgrade(&self.shared)));
+        }
+        Ok(lease)
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, StoreError> {
-        self.with(|inner| {
-            let lease = inner.leases.get_mut(&lease).ok_or(StoreError::LeaseNotFound)?;
-            lease.deadline = Instant::now() + lease.ttl;
-            Ok(lease.ttl)
-        })
+        self.with(|inner| inner.leases.renew(lease)).ok_or(StoreError::LeaseNotFound)
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.with(|inner| {
-            if !inner.leases.contains_key(&lease) {
-                return Err(StoreError::LeaseNotFound);
-            }
-            inner.end_lease(lease);
-            Ok(())
-        })
+        if self.with(|inner| inner.end_lease(lease)) { Ok(()) } else { Err(StoreError::LeaseNotFound) }
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.with(|inner| inner.compact(revision))
+        self.with(|inner| inner.history.compact(revision))
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.inner.lock().limits
     }
 
     fn describe(&self) -> String {
@@ -407,12 +320,36 @@ impl Store for EmbeddedStore {
     }
 }
 
-/// Makes a lease end on time even when nobody touches the store.
-async fn lease_clock(store: EmbeddedStore, lease: LeaseId) {
+/// First the past, then news, and an error when no more can come.
+fn batches(
+    past: Vec<WatchBatch>,
+    news: mpsc::Receiver<WatchBatch>,
+    watched: Watched,
+) -> impl Stream<Item = Result<WatchBatch, StoreError>> + Send {
+    let end = futures::stream::once(async move {
+        drop(watched);
+        Err(StoreError::Unavailable("the watch was cut".to_owned()))
+    });
+    futures::stream::iter(past).chain(ReceiverStream::new(news)).map(Ok).chain(end)
+}
+
+/// Ends leases when they are due even if nobody touches the store, as long as there are any.
+async fn end_leases_on_time(store: Weak<Shared>) {
     loop {
-        let Some(deadline) = store.with(|inner| inner.leases.get(&lease).map(|lease| lease.deadline)) else {
-            return;
+        // The store may be dropped while this waits.
+        let Some(shared) = store.upgrade() else { return };
+        let changed = Arc::clone(&shared.deadline_changed);
+        let deadline = {
+            let mut inner = shared.inner.lock();
+            inner.end_due_leases();
+            inner.clock_runs = inner.leases.next_deadline().is_some();
+            inner.leases.next_deadline()
         };
-        tokio::time::sleep_until(deadline).await;
+        drop(shared);
+        let Some(deadline) = deadline else { return };
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => {}
+            () = changed.notified() => {}
+        }
     }
 }

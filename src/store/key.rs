@@ -122,6 +122,16 @@ impl Keys {
         format!("{}versions/{}/", self.root, job_path(job))
     }
 
+    /// The source text of a job's version. Not part of the mirror: read from the store when asked for.
+    pub fn submission(&self, job: &JobId, version: u64) -> String {
+        format!("{}submissions/{}/{version:010}", self.root, job_path(job))
+    }
+
+    /// The scaling events of a job, per group. Not part of the mirror: read from the store when asked for.
+    pub fn scaling_events(&self, job: &JobId) -> String {
+        format!("{}scaling/{}", self.root, job_path(job))
+    }
+
     /// The prefix of all service registrations is spread over agents; this is the prefix of all agents.
     pub fn agents(&self) -> String {
         format!("{}agents/", self.root)

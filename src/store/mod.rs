@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod etcd;
 pub mod key;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -131,6 +132,11 @@ impl Guard {
     }
 }
 
+/// Bytes that a step or guard takes in a request besides keys and values, at most.
+const STEP_OVERHEAD: usize = 32;
+/// Bytes that a transaction takes besides its steps and guards, at most.
+const TXN_OVERHEAD: usize = 64;
+
 /// A step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -153,8 +159,8 @@ impl Op {
     /// Bytes that the step adds to a request.
     pub fn size(&self) -> usize {
         match self {
-            Self::Put { key, value, .. } => key.len() + value.len() + 16,
-            Self::Delete(range) | Self::Get(range) => range.bounds().0.len() * 2 + 16,
+            Self::Put { key, value, .. } => key.len() + value.len() + STEP_OVERHEAD,
+            Self::Delete(range) | Self::Get(range) => range.bounds().0.len() * 2 + STEP_OVERHEAD,
         }
     }
 }
@@ -179,6 +185,35 @@ impl Txn {
         self.then.push(op);
         self
     }
+
+    /// Bytes of the request, at most.
+    pub fn size(&self) -> usize {
+        let guards: usize = self.guards.iter().map(|guard| guard.key().len() + STEP_OVERHEAD).sum();
+        let steps: usize = self.then.iter().chain(&self.otherwise).map(Op::size).sum();
+        guards + steps + TXN_OVERHEAD
+    }
+
+    /// True if neither branch writes.
+    pub fn is_read_only(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).all(|op| matches!(op, Op::Get(_)))
+    }
+
+    /// A key that one branch writes twice, or writes and deletes, which a store refuses.
+    pub fn duplicate_key(&self) -> Option<&str> {
+        duplicate_key(&self.then).or_else(|| duplicate_key(&self.otherwise))
+    }
+}
+
+fn duplicate_key(ops: &[Op]) -> Option<&str> {
+    let deletes = || ops.iter().filter_map(|op| if let Op::Delete(range) = op { Some(range) } else { None });
+    let mut written = BTreeSet::new();
+    for op in ops {
+        let Op::Put { key, .. } = op else { continue };
+        if !written.insert(key.as_str()) || deletes().any(|range| range.contains(key)) {
+            return Some(key);
+        }
+    }
+    None
 }
 
 /// What became of a transaction.
@@ -188,7 +223,8 @@ pub struct Outcome {
     pub succeeded: bool,
     /// The store's revision after the transaction.
     pub revision: Revision,
-    /// The answers to the `Get` steps of the branch taken, in order.
+    /// The answers to the `Get` steps of the branch taken, in order. Each sees the steps before it, and its
+    /// revision is that of the store until the first change.
     pub gets: Vec<Listing>,
 }
 
@@ -258,7 +294,8 @@ pub trait Store: Send + Sync + 'static {
     /// Applies a transaction. [`StoreError::Ambiguous`] means that it may or may not have been applied.
     async fn commit(&self, txn: Txn) -> Result<Outcome, StoreError>;
 
-    /// Every change of the range from revision `from` (inclusive; at least 1) on.
+    /// Every change of the range from revision `from` (inclusive; at least 1) on. That history is compacted
+    /// may be told by this call or by the first item.
     async fn watch(&self, range: Range, from: Revision) -> Result<WatchStream, StoreError>;
 
     /// A revision that is at least that of every transaction acknowledged before the call.

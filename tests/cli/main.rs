@@ -1,5 +1,7 @@
 //! The real program against a small server that answers with prepared JSON.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
+
 mod server;
 
 use std::collections::BTreeMap;

@@ -1,19 +1,39 @@
-#[test]
-fn smoke() {
-    for file in std::fs::read_dir("/work/shared/jobs").unwrap() {
-        let path = file.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match herder::jobspec::parse(&herder::jobspec::Source { name: &name, text: &text }, &Default::default()) {
-            Ok(mut p) => {
-                for w in &p.warnings { println!("W {w}"); }
-                println!("{:?}", herder::jobspec::canonicalize(&mut p.job, &Default::default()));
-                let once = p.job.clone();
-                herder::jobspec::canonicalize(&mut p.job, &Default::default());
-                assert_eq!(once, p.job);
-                println!("{name} OK {}", serde_json::to_string(&p.job).unwrap());
-            }
-            Err(e) => println!("{name} ERR\n{e}\n{}", e.report(false)),
-        }
-    }
+//! Job files as people write them, from text to a complete job.
+
+mod canonical;
+mod language;
+mod mistakes;
+mod requests;
+mod rules;
+
+use herder::jobspec;
+use herder::jobspec::Defaults;
+use herder::jobspec::Parsed;
+use herder::jobspec::Source;
+use herder::jobspec::Variables;
+use herder::model::job::Job;
+
+/// Reads `text` as `test.nomad`.
+fn parse_with(text: &str, variables: &Variables) -> Result<Parsed, String> {
+    let source = Source { name: "test.nomad", text };
+    jobspec::parse(&source, variables).map_err(|problems| problems.to_string())
+}
+
+fn parse(text: &str) -> Result<Parsed, String> {
+    parse_with(text, &Variables::default())
+}
+
+/// The complete job of a file that must be valid HCL.
+fn job(text: &str) -> Job {
+    let mut job = parse(text).expect("the file is fine").job;
+    jobspec::canonicalize(&mut job, &Defaults::default());
+    job
+}
+
+/// A job with one task, into whose blocks more is put.
+fn with(job: &str, group: &str, task: &str) -> String {
+    format!(
+        "job \"j\" {{\n{job}\n  group \"g\" {{\n{group}\n    task \"t\" {{\n      driver = \"raw_exec\"\n      \
+         config {{\n        command = \"true\"\n      }}\n{task}\n    }}\n  }}\n}}\n"
+    )
 }

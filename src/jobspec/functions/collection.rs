@@ -93,7 +93,8 @@ pub(super) const FUNCTIONS: &[Entry] = &[
     ("slice", slice),
     ("sort", |args| {
         arity(&args, 1, 1)?;
-        let mut items: Vec<String> = list(&args, 0)?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut items: Vec<String> =
+            list(&args, 0)?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         if items.len() != args[0].as_array().map_or(0, Vec::len) {
             return Err("list of string required".to_owned());
         }
@@ -104,7 +105,11 @@ pub(super) const FUNCTIONS: &[Entry] = &[
         arity(&args, 2, 2)?;
         let (keys, values) = (list(&args, 0)?, list(&args, 1)?);
         if keys.len() != values.len() {
-            return Err(format!("number of keys ({}) does not match number of values ({})", keys.len(), values.len()));
+            return Err(format!(
+                "number of keys ({}) does not match number of values ({})",
+                keys.len(),
+                values.len()
+            ));
         }
         let keys: Option<Vec<String>> = keys.iter().map(|key| key.as_str().map(str::to_owned)).collect();
         Ok(Value::Object(keys.ok_or("keys must be strings")?.into_iter().zip(values).collect()))
@@ -188,8 +193,15 @@ fn length(args: FuncArgs) -> Answer {
 
 fn range(args: FuncArgs) -> Answer {
     arity(&args, 1, 3)?;
-    let (start, limit) = if args.len() == 1 { (0.0, number(&args, 0)?) } else { (number(&args, 0)?, number(&args, 1)?) };
-    let step = if args.len() == 3 { number(&args, 2)? } else if limit < start { -1.0 } else { 1.0 };
+    let (start, limit) =
+        if args.len() == 1 { (0.0, number(&args, 0)?) } else { (number(&args, 0)?, number(&args, 1)?) };
+    let step = if args.len() == 3 {
+        number(&args, 2)?
+    } else if limit < start {
+        -1.0
+    } else {
+        1.0
+    };
     if step == 0.0 {
         return Err("step must not be zero".to_owned());
     }

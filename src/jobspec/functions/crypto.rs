@@ -38,7 +38,9 @@ fn uuidv5(args: FuncArgs) -> Answer {
         "url" => Uuid::NAMESPACE_URL,
         "oid" => Uuid::NAMESPACE_OID,
         "x500" => Uuid::NAMESPACE_X500,
-        other => Uuid::parse_str(other).map_err(|_| format!("uuidv5() doesn't support namespace {other:?}"))?,
+        other => {
+            Uuid::parse_str(other).map_err(|_| format!("uuidv5() doesn't support namespace {other:?}"))?
+        }
     };
     let mut hasher = Sha1::new();
     hasher.update(namespace.as_bytes());

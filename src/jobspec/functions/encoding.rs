@@ -8,11 +8,11 @@ use percent_encoding::AsciiSet;
 use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
 
-use crate::jobspec::values;
 use super::Answer;
 use super::Entry;
 use super::arity;
 use super::text;
+use crate::jobspec::values;
 
 pub(super) const FUNCTIONS: &[Entry] = &[
     ("base64encode", |args| {
@@ -46,9 +46,12 @@ fn urlencode(args: FuncArgs) -> Answer {
 
 fn base64decode(args: FuncArgs) -> Answer {
     arity(&args, 1, 1)?;
-    let bytes = STANDARD.decode(text(&args, 0)?).map_err(|error| format!("failed to decode base64 data: {error}"))?;
+    let bytes =
+        STANDARD.decode(text(&args, 0)?).map_err(|error| format!("failed to decode base64 data: {error}"))?;
     let decoded = String::from_utf8(bytes);
-    decoded.map(Value::String).map_err(|_| "the result of decoding the provided string is not valid UTF-8".to_owned())
+    decoded
+        .map(Value::String)
+        .map_err(|_| "the result of decoding the provided string is not valid UTF-8".to_owned())
 }
 
 /// JSON with sorted keys and with `<`, `>` and `&` escaped.
@@ -71,7 +74,8 @@ fn sorted(value: serde_json::Value) -> serde_json::Value {
 
 fn jsondecode(args: FuncArgs) -> Answer {
     arity(&args, 1, 1)?;
-    let value: serde_json::Value = serde_json::from_str(&text(&args, 0)?).map_err(|error| error.to_string())?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text(&args, 0)?).map_err(|error| error.to_string())?;
     Ok(values::from_json(&value))
 }
 
@@ -153,7 +157,8 @@ fn yaml(value: &Value, depth: usize, inside: bool, out: &mut String) {
 }
 
 fn yaml_child(value: &Value, depth: usize, out: &mut String) {
-    let empty = value.as_object().is_some_and(|map| map.is_empty()) || value.as_array().is_some_and(Vec::is_empty);
+    let empty =
+        value.as_object().is_some_and(|map| map.is_empty()) || value.as_array().is_some_and(Vec::is_empty);
     match value {
         Value::Object(_) if !empty => {
             out.push('\n');

@@ -63,7 +63,10 @@ fn read(args: &FuncArgs) -> Result<Vec<u8>, String> {
 fn file(args: FuncArgs) -> Answer {
     let contents = String::from_utf8(read(&args)?);
     contents.map(Value::String).map_err(|_| {
-        format!("contents of {} are not valid UTF-8; use filebase64 instead", text(&args, 0).unwrap_or_default())
+        format!(
+            "contents of {} are not valid UTF-8; use filebase64 instead",
+            text(&args, 0).unwrap_or_default()
+        )
     })
 }
 

@@ -66,7 +66,9 @@ impl Prefix {
         })?;
         let fits = bits >= 128 || number < 1u128 << bits;
         if !fits {
-            return Err(format!("prefix extension of {bits} does not accommodate a subnet numbered {number}"));
+            return Err(format!(
+                "prefix extension of {bits} does not accommodate a subnet numbered {number}"
+            ));
         }
         let host = self.width - length;
         let base = if host >= 128 { self.base } else { self.base | number << host };
@@ -123,10 +125,12 @@ fn cidrsubnets(args: FuncArgs) -> Answer {
         let size = step.size();
         let start = next.div_ceil(size).checked_mul(size).ok_or("not enough remaining address space")?;
         if start - prefix.base > prefix.size() - size {
-            return Err(format!("not enough remaining address space for a subnet with a prefix of {length} bits"));
+            return Err(format!(
+                "not enough remaining address space for a subnet with a prefix of {length} bits"
+            ));
         }
         out.push(Prefix { base: start, ..step }.written());
-        next = start + size;
+        next = start.saturating_add(size);
     }
     Ok(texts(out))
 }

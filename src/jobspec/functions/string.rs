@@ -52,7 +52,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at_start = true;
     for c in text.chars() {
-        if at_start { out.extend(c.to_uppercase()) } else { out.push(c) }
+        if at_start {
+            out.extend(c.to_uppercase())
+        } else {
+            out.push(c)
+        }
         at_start = !c.is_alphanumeric() && c != '_' && c != '\'';
     }
     out
@@ -194,7 +198,11 @@ fn formatted(pattern: &str, values: &[Value]) -> Result<String, String> {
             Some('%') => out.push('%'),
             Some(letter) => {
                 let value = values.get(next).ok_or_else(|| {
-                    format!("not enough arguments for {pattern:?}: need index {} but have {}", next + 1, values.len())
+                    format!(
+                        "not enough arguments for {pattern:?}: need index {} but have {}",
+                        next + 1,
+                        values.len()
+                    )
                 })?;
                 out.push_str(&verb.apply(letter, value)?);
                 next += 1;
@@ -210,7 +218,10 @@ fn formatted(pattern: &str, values: &[Value]) -> Result<String, String> {
 
 impl Verb {
     fn apply(&self, letter: char, value: &Value) -> Result<String, String> {
-        let number = || super::as_number(value).ok_or_else(|| format!("unsupported value for \"%{letter}\": number required"));
+        let number = || {
+            super::as_number(value)
+                .ok_or_else(|| format!("unsupported value for \"%{letter}\": number required"))
+        };
         let whole = || -> Result<i64, String> {
             let number = number()?;
             if number.fract() == 0.0 { Ok(number as i64) } else { Err("an integer is required".to_owned()) }
@@ -274,4 +285,3 @@ fn plain_quoted(value: &Value) -> String {
         other => format!("\"{}\"", super::encoding::json(other)),
     }
 }
-

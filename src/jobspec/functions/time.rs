@@ -87,7 +87,9 @@ fn sequence(letter: char, length: usize, time: &DateTime<FixedOffset>) -> Result
         ('s', 2) => "%S",
         ('Z', 4) => "%z",
         ('Z', 5) => "%:z",
-        ('Z', 1 | 3) if time.offset().local_minus_utc() == 0 => return Ok(["Z", "", "UTC"][length - 1].to_owned()),
+        ('Z', 1 | 3) if time.offset().local_minus_utc() == 0 => {
+            return Ok(["Z", "", "UTC"][length - 1].to_owned());
+        }
         ('Z', 1) => "%:z",
         ('Z', 3) => "%z",
         _ => return Err(format!("unsupported format sequence of {length} times {letter:?}")),

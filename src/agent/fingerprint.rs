@@ -1,0 +1,348 @@
+//! Finds out what this machine is and has: node attributes, resources and drivers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::drivers::Drivers;
+use crate::drivers::cgroup::Hierarchy;
+use crate::model::network::Network;
+use crate::model::node::DriverInfo;
+use crate::model::node::NodeAddress;
+use crate::model::node::NodeCpu;
+use crate::model::node::NodeDisk;
+use crate::model::node::NodeMemory;
+use crate::model::node::NodeNetwork;
+use crate::model::node::NodeResources;
+
+/// The Nomad release whose behaviour jobs may rely on in constraints.
+const COMPATIBLE_VERSION: &str = "1.9.7";
+/// MHz assumed where the machine says nothing at all.
+const UNKNOWN_MHZ: u64 = 1000;
+/// Mbit/s assumed for an interface that does not tell its speed.
+const UNKNOWN_SPEED: i64 = 1000;
+const SIGNALS: &str = "SIGABRT,SIGALRM,SIGBUS,SIGCONT,SIGFPE,SIGHUP,SIGILL,SIGINT,SIGIO,SIGIOT,SIGKILL,SIGNULL,\
+    SIGPIPE,SIGPROF,SIGQUIT,SIGSEGV,SIGSTOP,SIGSYS,SIGTERM,SIGTRAP,SIGTSTP,SIGTTIN,SIGTTOU,SIGUSR1,SIGUSR2,\
+    SIGWINCH,SIGXCPU,SIGXFSZ";
+
+/// What the agent's configuration says about the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FingerprintOptions {
+    /// Where allocations live; decides which disk counts.
+    pub alloc_dir: PathBuf,
+    /// The interface to offer; empty chooses the one of the default route.
+    pub network_interface: String,
+    /// MHz of the whole machine, instead of what was found.
+    pub cpu_total_compute: Option<i64>,
+    /// MiB, instead of what was found.
+    pub memory_total_mb: Option<i64>,
+    /// MiB, instead of what was found.
+    pub disk_total_mb: Option<i64>,
+    /// Inclusive range of ports that the scheduler may choose.
+    pub dynamic_ports: (u16, u16),
+    pub cni_path: PathBuf,
+    /// `ip:port` of the agent's HTTP API.
+    pub advertise: String,
+}
+
+impl Default for FingerprintOptions {
+    fn default() -> Self {
+        Self {
+            alloc_dir: PathBuf::from("/"),
+            network_interface: String::new(),
+            cpu_total_compute: None,
+            memory_total_mb: None,
+            disk_total_mb: None,
+            dynamic_ports: (20_000, 32_000),
+            cni_path: PathBuf::from("/opt/cni/bin"),
+            advertise: String::new(),
+        }
+    }
+}
+
+impl FingerprintOptions {
+    /// What `agent -dev` uses: everything on the loopback interface.
+    pub fn dev(alloc_dir: PathBuf) -> Self {
+        Self { alloc_dir, network_interface: "lo".to_owned(), ..Self::default() }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fingerprint {
+    pub attributes: BTreeMap<String, String>,
+    pub resources: NodeResources,
+    pub drivers: BTreeMap<String, DriverInfo>,
+    /// The address of the chosen interface.
+    pub ip: String,
+    /// Of the kernel: changes with a reboot.
+    pub boot_id: String,
+}
+
+/// Looks at the machine. What cannot be found out is left out.
+pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fingerprint {
+    let mut found =
+        Fingerprint { boot_id: trimmed("/proc/sys/kernel/random/boot_id"), ..Fingerprint::default() };
+    processors(options, &mut found);
+    memory(options, &mut found);
+    kernel(&mut found);
+    storage(options, &mut found);
+    network(options, &mut found);
+    plugins(options, &mut found);
+    versions(options, &mut found);
+    for (name, driver) in drivers {
+        let info = driver.fingerprint().await;
+        if info.detected && info.healthy {
+            found.attributes.extend(info.attributes.clone());
+        }
+        found.drivers.insert((*name).to_owned(), info);
+    }
+    found
+}
+
+impl Fingerprint {
+    fn set(&mut self, name: &str, value: impl ToString) {
+        let value = value.to_string();
+        if !value.is_empty() {
+            self.attributes.insert(name.to_owned(), value);
+        }
+    }
+}
+
+fn trimmed(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// The value of the first line `name : value`.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.into_iter().find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+}
+
+fn processors(options: &FingerprintOptions, found: &mut Fingerprint) {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cores = online_cores();
+    let mhz = maximum_mhz(&text);
+    let total = i64::try_from(mhz).unwrap_or(0) * i64::try_from(cores.len()).unwrap_or(1);
+    let total = options.cpu_total_compute.unwrap_or(total);
+    found.set("cpu.arch", go_arch(std::env::consts::ARCH));
+    found.set("cpu.modelname", field(&text, "model name").unwrap_or_default());
+    found.set("cpu.frequency", mhz);
+    found.set("cpu.numcores", cores.len());
+    found.set("cpu.reservablecores", cores.len());
+    found.set("cpu.totalcompute", total);
+    found.set("cpu.usablecompute", total);
+    let nodes = fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
+    let mut numa: Vec<u32> =
+        nodes.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()).collect();
+    numa.sort_unstable();
+    found.set("numa.node.count", numa.len().max(1));
+    for node in numa {
+        let list = trimmed(format!("/sys/devices/system/node/node{node}/cpulist"));
+        found.set(&format!("numa.node{node}.cores"), list);
+    }
+    found.resources.cpu = NodeCpu {
+        cpu_shares: total,
+        total_cpu_cores: u16::try_from(cores.len()).unwrap_or(u16::MAX),
+        reservable_cpu_cores: cores,
+    };
+}
+
+fn online_cores() -> Vec<u16> {
+    let list = crate::model::node::parse_port_ranges(&trimmed("/sys/devices/system/cpu/online"));
+    list.ok().filter(|cores| !cores.is_empty()).unwrap_or_else(|| {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..u16::try_from(count).unwrap_or(1)).collect()
+    })
+}
+
+/// The highest frequency that the machine admits to: cpufreq in kHz, or else what `/proc/cpuinfo` measured.
+fn maximum_mhz(cpuinfo: &str) -> u64 {
+    let khz = trimmed("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").parse::<u64>();
+    let measured = || field(cpuinfo, "cpu MHz").and_then(|mhz| mhz.parse::<f64>().ok()).map(|mhz| mhz as u64);
+    khz.ok().map(|khz| khz / 1000).or_else(measured).filter(|mhz| *mhz > 0).unwrap_or(UNKNOWN_MHZ)
+}
+
+/// The names that Go gives to architectures.
+fn go_arch(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+fn memory(options: &FingerprintOptions, found: &mut Fingerprint) {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        field(&text, "MemTotal").and_then(|value| value.strip_suffix(" kB")?.trim().parse::<i64>().ok());
+    let bytes = options.memory_total_mb.map(|mib| mib << 20).or_else(|| Some(kib? << 10)).unwrap_or(0);
+    found.set("memory.totalbytes", bytes);
+    found.resources.memory = NodeMemory { memory_mb: bytes >> 20 };
+}
+
+fn kernel(found: &mut Fingerprint) {
+    found.set("kernel.name", "linux");
+    found.set("kernel.version", trimmed("/proc/sys/kernel/osrelease"));
+    found.set("kernel.arch", std::env::consts::ARCH);
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let value = |name: &str| {
+        let line = release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    found.set("os.name", value("ID"));
+    found.set("os.version", value("VERSION_ID"));
+    found.set("os.signals", SIGNALS);
+    found.set("unique.hostname", trimmed("/proc/sys/kernel/hostname"));
+    let hierarchy = Hierarchy::of_this_machine();
+    if let (Some(version), Some(point)) = (hierarchy.version(), hierarchy.mountpoint()) {
+        found.set("os.cgroups.version", version);
+        found.set("unique.cgroup.version", format!("v{version}"));
+        found.set("unique.cgroup.mountpoint", point.display());
+    }
+}
+
+fn storage(options: &FingerprintOptions, found: &mut Fingerprint) {
+    // The directory may not have been made yet: its nearest ancestor is on the same disk.
+    let existing = options.alloc_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let Ok(stat) = nix::sys::statvfs::statvfs(existing) else { return };
+    let size = stat.fragment_size();
+    let (total, free) = (stat.blocks() * size, stat.blocks_available() * size);
+    found.set("unique.storage.volume", volume_of(existing));
+    found.set("unique.storage.bytestotal", total);
+    found.set("unique.storage.bytesfree", free);
+    let free_mb = i64::try_from(free >> 20).unwrap_or(i64::MAX);
+    found.resources.disk = NodeDisk { disk_mb: options.disk_total_mb.unwrap_or(free_mb) };
+}
+
+/// The device of the mount that holds `path`.
+fn volume_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        Some((PathBuf::from(left.split(' ').nth(4)?), right.split(' ').nth(1)?))
+    });
+    let holding = mounts.filter(|(point, _)| path.starts_with(point));
+    holding
+        .max_by_key(|(point, _)| point.components().count())
+        .map(|(_, device)| device.to_owned())
+        .unwrap_or_default()
+}
+
+fn network(options: &FingerprintOptions, found: &mut Fingerprint) {
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let device = if options.network_interface.is_empty() {
+        default_interface(&routes).unwrap_or_else(|| "lo".to_owned())
+    } else {
+        options.network_interface.clone()
+    };
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let usable = |address: &IpAddr| match address {
+        IpAddr::V4(_) => true,
+        // Link-local addresses mean nothing to other machines.
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    };
+    let mut addresses: Vec<IpAddr> =
+        interfaces.iter().filter(|one| one.name == device).map(|one| one.ip()).filter(usable).collect();
+    addresses.sort_by_key(|address| address.is_ipv6());
+    let ip = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    found.ip = ip.to_string();
+    found.set("unique.network.ip-address", ip);
+    let speed = trimmed(format!("/sys/class/net/{device}/speed")).parse().ok().filter(|speed| *speed > 0);
+    let speed = speed.unwrap_or(UNKNOWN_SPEED);
+    let width = if ip.is_ipv4() { 32 } else { 128 };
+    found.resources.networks = vec![Network {
+        mode: "host".to_owned(),
+        device: device.clone(),
+        cidr: format!("{ip}/{width}"),
+        ip: ip.to_string(),
+        mbits: speed,
+        ..Network::default()
+    }];
+    let address = |address: &IpAddr| NodeAddress {
+        family: if address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
+        alias: "default".to_owned(),
+        address: address.to_string(),
+        ..NodeAddress::default()
+    };
+    found.resources.node_networks = vec![NodeNetwork {
+        mode: "host".to_owned(),
+        mac_address: trimmed(format!("/sys/class/net/{device}/address")),
+        device,
+        speed,
+        addresses: addresses.iter().map(address).collect(),
+    }];
+    (found.resources.min_dynamic_port, found.resources.max_dynamic_port) = options.dynamic_ports;
+}
+
+/// The interface of the default route with the lowest metric, from `/proc/net/route`.
+fn default_interface(routes: &str) -> Option<String> {
+    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
+    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
+}
+
+/// Without its plugins, bridge networking would fail on every start: it is offered only where they are.
+fn plugins(options: &FingerprintOptions, found: &mut Fingerprint) {
+    let has = |name: &str| options.cni_path.join(name).is_file();
+    if ["bridge", "firewall", "host-local", "loopback", "portmap"].iter().all(|name| has(name)) {
+        let bridge = || "bridge".to_owned();
+        found.resources.networks.push(Network {
+            mode: bridge(),
+            device: "nomad".to_owned(),
+            ..Network::default()
+        });
+        found.resources.node_networks.push(NodeNetwork {
+            mode: bridge(),
+            device: "nomad".to_owned(),
+            ..NodeNetwork::default()
+        });
+    }
+}
+
+fn versions(options: &FingerprintOptions, found: &mut Fingerprint) {
+    found.set("nomad.version", COMPATIBLE_VERSION);
+    found.set("herder.version", env!("CARGO_PKG_VERSION"));
+    found.set("nomad.service_discovery", "true");
+    found.set("nomad.bridge.hairpin_mode", "false");
+    found.set("unique.advertise.address", &options.advertise);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn this_machine_has_what_jobs_ask_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FingerprintOptions::dev(dir.path().join("alloc"));
+        let found = fingerprint(&options, &Drivers::new()).await;
+        assert_eq!(found.ip, "127.0.0.1");
+        assert_eq!(found.attributes["kernel.name"], "linux");
+        for name in ["cpu.frequency", "cpu.totalcompute", "memory.totalbytes", "unique.storage.bytesfree"] {
+            assert!(found.attributes[name].parse::<u64>().unwrap() > 0, "{name}");
+        }
+        for name in ["cpu.arch", "os.name", "unique.hostname", "kernel.version", "unique.storage.volume"] {
+            assert!(!found.attributes[name].is_empty(), "{name}");
+        }
+        let resources = &found.resources;
+        assert!(resources.cpu.cpu_shares > 0 && resources.memory.memory_mb > 0 && resources.disk.disk_mb > 0);
+        assert_eq!((resources.min_dynamic_port, resources.max_dynamic_port), (20_000, 32_000));
+        assert_eq!(resources.node_networks[0].addresses[0].address, "127.0.0.1");
+    }
+
+    #[test]
+    fn the_default_route_with_the_lowest_metric_wins() {
+        let routes = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
+            wlan0 00000000 01 0003 0 0 600 00000000 0 0 0\n\
+            eth0 00000000 01 0003 0 0 100 00000000 0 0 0\n\
+            docker0 000011AC 00 0001 0 0 0 0000FFFF 0 0 0\n";
+        assert_eq!(default_interface(routes).as_deref(), Some("eth0"));
+        assert_eq!(default_interface("Iface\n"), None);
+    }
+}

@@ -1,0 +1,473 @@
+//! What an agent must remember on its own machine: its allocations, how to find their tasks again, and the cluster
+//! it belongs to. Written before anything is reported, so a killed agent never contradicts its own words.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use parking_lot::Mutex;
+use redb::Database;
+use redb::DatabaseError;
+use redb::ReadableDatabase;
+use redb::ReadableTable;
+use redb::TableDefinition;
+use serde::Deserialize;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::agent::jobs::JobKey;
+use crate::drivers::TaskHandle;
+use crate::model::allocation::Allocation;
+use crate::model::allocation::DeploymentHealth;
+use crate::model::allocation::NetworkStatus;
+use crate::model::allocation::TaskState;
+use crate::model::id::AllocId;
+use crate::model::job::Job;
+use crate::model::service::CheckResult;
+use crate::model::time::Time;
+
+const FILE: &str = "ledger.redb";
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const ALLOCS: TableDefinition<&str, &[u8]> = TableDefinition::new("allocs");
+const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
+/// Version of the layout of the tables and records.
+const LAYOUT: u32 = 1;
+/// The records are small and read once; more cache would only cost memory.
+const CACHE_BYTES: usize = 1 << 20;
+/// Writes that share one flush to disk at most.
+const GROUP: usize = 256;
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error(
+        "cannot open {path}: {source}; if it is damaged, move it away: the agent then starts without \
+         memory of its running tasks", path = path.display()
+    )]
+    Open { path: PathBuf, source: DatabaseError },
+    #[error("{path} is in use by another agent", path = path.display())]
+    InUse { path: PathBuf },
+    #[error("{path} was written by another version (layout {found}, this one needs {LAYOUT})", path = path.display())]
+    Layout { path: PathBuf, found: u32 },
+    #[error("{path} holds a record {record} that cannot be read: {source}; move the file away to go on without it", path = path.display())]
+    Record { path: PathBuf, record: String, source: serde_json::Error },
+    #[error("cannot read or write {path}: {source}", path = path.display())]
+    Storage { path: PathBuf, source: Box<redb::Error> },
+    #[error("cannot create {path}: {source}", path = path.display())]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("the ledger's writer has ended after an earlier error")]
+    Closed,
+}
+
+/// What is remembered of the cluster and of the last agent process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LedgerMeta {
+    pub layout: u32,
+    /// The cluster seen first; orders of any other are ignored. Empty until then.
+    pub cluster_id: String,
+    /// The newest epoch seen.
+    pub epoch: u64,
+    /// The session and boot that registered last.
+    pub session_id: String,
+    pub boot_id: String,
+}
+
+/// Restarts within the present window of the restart policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartCount {
+    pub count: i64,
+    pub window_start: Time,
+}
+
+/// What is remembered of one task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskRecord {
+    pub state: TaskState,
+    /// Present while the task may be running.
+    pub handle: Option<TaskHandle>,
+    /// Number of the present or last run, from 1; 0 before the first.
+    pub run: u64,
+    pub restarts: RestartCount,
+    /// Artifacts and payload are in place.
+    pub prepared: bool,
+}
+
+/// What is remembered of one allocation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AllocRecord {
+    pub allocation: Allocation,
+    pub job: JobKey,
+    pub tasks: BTreeMap<String, TaskRecord>,
+    #[serde(default)]
+    pub health: Option<DeploymentHealth>,
+    #[serde(default)]
+    pub network: Option<NetworkStatus>,
+    /// Why it was refused on arrival; empty if it was not.
+    #[serde(default)]
+    pub rejected: String,
+    /// When the allocation began here; deadlines of its health count from then.
+    #[serde(default)]
+    pub started_at: Time,
+    /// When everything of it had ended; never while it runs.
+    #[serde(default)]
+    pub ended_at: Time,
+    /// Results of its checks when it was saved, by check id.
+    #[serde(default)]
+    pub checks: BTreeMap<String, CheckResult>,
+    /// Its directory has been removed.
+    #[serde(default)]
+    pub reaped: bool,
+}
+
+/// The agent's memory. Clones share it.
+#[derive(Clone)]
+pub enum Ledger {
+    /// A database in the data directory.
+    Disk(Arc<DiskLedger>),
+    /// For simulation: outlives the agent as long as somebody holds it.
+    Memory(Arc<Mutex<Contents>>),
+}
+
+/// Everything a ledger holds.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    pub meta: LedgerMeta,
+    pub allocs: BTreeMap<AllocId, AllocRecord>,
+    pub jobs: BTreeMap<JobKey, Arc<Job>>,
+}
+
+/// The database and the thread that writes to it.
+pub struct DiskLedger {
+    path: PathBuf,
+    meta: Mutex<LedgerMeta>,
+    writes: mpsc::Sender<Write>,
+    /// What was found when the ledger was opened, until somebody takes it.
+    found: Mutex<Option<Contents>>,
+}
+
+/// One change, and whom to tell when it is on disk.
+struct Write {
+    table: TableDefinition<'static, &'static str, &'static [u8]>,
+    key: String,
+    value: Option<Vec<u8>>,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Ledger {
+    /// An empty ledger in memory.
+    pub fn memory() -> Self {
+        Self::Memory(Arc::default())
+    }
+
+    /// Opens the ledger in `data_dir`, or makes an empty one.
+    ///
+    /// # Errors
+    /// Names the file when it is damaged, in use or of another version.
+    pub fn open(data_dir: &Path) -> Result<Self, LedgerError> {
+        std::fs::create_dir_all(data_dir)
+            .map_err(|source| LedgerError::Directory { path: data_dir.to_owned(), source })?;
+        let path = data_dir.join(FILE);
+        let database =
+            Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|source| match source {
+                DatabaseError::DatabaseAlreadyOpen => LedgerError::InUse { path: path.clone() },
+                source => LedgerError::Open { path: path.clone(), source },
+            })?;
+        let mut contents = read_all(&path, &database)?;
+        if contents.meta.layout == 0 {
+            contents.meta.layout = LAYOUT;
+        } else if contents.meta.layout != LAYOUT {
+            return Err(LedgerError::Layout { path, found: contents.meta.layout });
+        }
+        let (writes, queue) = mpsc::channel();
+        let meta = Mutex::new(contents.meta.clone());
+        let writer = std::thread::Builder::new().name("ledger".into()).spawn({
+            let path = path.clone();
+            move || write_loop(&path, &database, &queue)
+        });
+        writer.map_err(|source| LedgerError::Directory { path: path.clone(), source })?;
+        Ok(Self::Disk(Arc::new(DiskLedger { path, meta, writes, found: Mutex::new(Some(contents)) })))
+    }
+
+    /// The file, for messages.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Disk(disk) => disk.path.display().to_string(),
+            Self::Memory(_) => "memory".to_owned(),
+        }
+    }
+
+    /// What is remembered of the cluster.
+    pub fn meta(&self) -> LedgerMeta {
+        match self {
+            Self::Disk(disk) => disk.meta.lock().clone(),
+            Self::Memory(contents) => contents.lock().meta.clone(),
+        }
+    }
+
+    /// Changes what is remembered of the cluster; writes only if something is new.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written any more.
+    pub async fn update_meta(&self, change: impl FnOnce(&mut LedgerMeta)) -> Result<(), LedgerError> {
+        match self {
+            Self::Memory(contents) => {
+                change(&mut contents.lock().meta);
+                Ok(())
+            }
+            Self::Disk(disk) => {
+                let bytes = {
+                    let mut meta = disk.meta.lock();
+                    let before = meta.clone();
+                    change(&mut meta);
+                    if *meta == before {
+                        return Ok(());
+                    }
+                    encode(&*meta)
+                };
+                disk.write(META, "meta".to_owned(), Some(bytes)).await
+            }
+        }
+    }
+
+    /// Takes what was remembered when the ledger was opened; empty the second time.
+    pub fn take_contents(&self) -> Contents {
+        match self {
+            Self::Disk(disk) => disk.found.lock().take().unwrap_or_default(),
+            Self::Memory(contents) => contents.lock().clone(),
+        }
+    }
+
+    /// Remembers an allocation; returns once that is safe.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written any more.
+    pub async fn save(&self, record: &AllocRecord) -> Result<(), LedgerError> {
+        let id = record.allocation.id;
+        match self {
+            Self::Memory(contents) => {
+                contents.lock().allocs.insert(id, record.clone());
+                Ok(())
+            }
+            Self::Disk(disk) => disk.write(ALLOCS, id.to_string(), Some(encode(record))).await,
+        }
+    }
+
+    /// Remembers a job version that allocations refer to.
+    pub fn save_job(&self, key: &JobKey, job: &Arc<Job>) {
+        match self {
+            Self::Memory(contents) => {
+                contents.lock().jobs.insert(key.clone(), Arc::clone(job));
+            }
+            Self::Disk(disk) => disk.write_later(JOBS, job_text(key), Some(encode(&**job))),
+        }
+    }
+
+    /// Forgets an allocation.
+    pub fn remove(&self, alloc: AllocId) {
+        match self {
+            Self::Memory(contents) => {
+                contents.lock().allocs.remove(&alloc);
+            }
+            Self::Disk(disk) => disk.write_later(ALLOCS, alloc.to_string(), None),
+        }
+    }
+
+    /// Forgets a job version that no allocation refers to any more.
+    pub fn remove_job(&self, key: &JobKey) {
+        match self {
+            Self::Memory(contents) => {
+                contents.lock().jobs.remove(key);
+            }
+            Self::Disk(disk) => disk.write_later(JOBS, job_text(key), None),
+        }
+    }
+
+    /// Returns once every earlier change is on disk.
+    pub async fn flush(&self) {
+        if let Self::Disk(disk) = self {
+            let meta = encode(&*disk.meta.lock());
+            // A failed write is logged by the writer.
+            let _ = disk.write(META, "meta".to_owned(), Some(meta)).await;
+        }
+    }
+}
+
+impl DiskLedger {
+    async fn write(
+        &self,
+        table: TableDefinition<'static, &'static str, &'static [u8]>,
+        key: String,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), LedgerError> {
+        let (done, written) = oneshot::channel();
+        let write = Write { table, key, value, done: Some(done) };
+        self.writes.send(write).map_err(|_| LedgerError::Closed)?;
+        written.await.map_err(|_| LedgerError::Closed)
+    }
+
+    fn write_later(
+        &self,
+        table: TableDefinition<'static, &'static str, &'static [u8]>,
+        key: String,
+        value: Option<Vec<u8>>,
+    ) {
+        // Fails only if the writer ended, which it has logged.
+        let _ = self.writes.send(Write { table, key, value, done: None });
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have text keys only")
+}
+
+fn job_text(key: &JobKey) -> String {
+    serde_json::to_string(key).expect("a key is plain data")
+}
+
+/// Writes what is queued, many changes per flush, until the ledger is dropped.
+fn write_loop(path: &Path, database: &Database, queue: &mpsc::Receiver<Write>) {
+    while let Ok(first) = queue.recv() {
+        let mut group = vec![first];
+        while group.len() < GROUP
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
+        }
+        if let Err(error) = write_group(database, &group) {
+            // Without memory the agent must not go on making promises: later writes answer `Closed`.
+            tracing::error!(path = %path.display(), %error, "cannot write the ledger");
+            return;
+        }
+        for write in group {
+            if let Some(done) = write.done {
+                // Nobody waits any more: fine.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+fn write_group(database: &Database, group: &[Write]) -> Result<(), redb::Error> {
+    let txn = database.begin_write()?;
+    for write in group {
+        let mut table = txn.open_table(write.table)?;
+        match &write.value {
+            Some(value) => table.insert(write.key.as_str(), value.as_slice())?,
+            None => table.remove(write.key.as_str())?,
+        };
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+fn read_all(path: &Path, database: &Database) -> Result<Contents, LedgerError> {
+    let storage =
+        |source: redb::Error| LedgerError::Storage { path: path.to_owned(), source: Box::new(source) };
+    let mut raw: [Vec<(String, Vec<u8>)>; 3] = Default::default();
+    let create = database.begin_write().map_err(|error| storage(error.into()))?;
+    for (definition, rows) in [META, ALLOCS, JOBS].into_iter().zip(&mut raw) {
+        create.open_table(definition).map_err(|error| storage(error.into()))?;
+        rows.clear();
+    }
+    create.commit().map_err(|error| storage(error.into()))?;
+    let txn = database.begin_read().map_err(|error| storage(error.into()))?;
+    for (definition, rows) in [META, ALLOCS, JOBS].into_iter().zip(&mut raw) {
+        let table = txn.open_table(definition).map_err(|error| storage(error.into()))?;
+        for row in table.iter().map_err(|error| storage(error.into()))? {
+            let (key, value) = row.map_err(|error| storage(error.into()))?;
+            rows.push((key.value().to_owned(), value.value().to_vec()));
+        }
+    }
+    let bad = |record: &str, source| LedgerError::Record {
+        path: path.to_owned(),
+        record: record.to_owned(),
+        source,
+    };
+    let mut contents = Contents::default();
+    let [meta, allocs, jobs] = raw;
+    for (key, value) in meta {
+        contents.meta = serde_json::from_slice(&value).map_err(|error| bad(&key, error))?;
+    }
+    for (key, value) in allocs {
+        let record: AllocRecord = serde_json::from_slice(&value).map_err(|error| bad(&key, error))?;
+        contents.allocs.insert(record.allocation.id, record);
+    }
+    for (key, value) in jobs {
+        let id: JobKey = serde_json::from_str(&key).map_err(|error| bad(&key, error))?;
+        let job: Job = serde_json::from_slice(&value).map_err(|error| bad(&key, error))?;
+        contents.jobs.insert(id, Arc::new(job));
+    }
+    Ok(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: u8) -> AllocRecord {
+        let allocation = Allocation {
+            id: AllocId::from_random([id; 16]),
+            job_id: "web".into(),
+            namespace: "default".into(),
+            ..Allocation::default()
+        };
+        AllocRecord {
+            job: JobKey::of(&allocation),
+            allocation,
+            tasks: BTreeMap::from([("main".to_owned(), TaskRecord { run: 3, ..TaskRecord::default() })]),
+            health: None,
+            network: None,
+            rejected: String::new(),
+            started_at: Time::NEVER,
+            ended_at: Time::NEVER,
+            checks: BTreeMap::new(),
+            reaped: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reopened_ledger_remembers_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        let (kept, dropped) = (record(1), record(2));
+        let job = Arc::new(Job { id: "web".into(), ..Job::default() });
+        ledger.save_job(&kept.job, &job);
+        ledger.save(&kept).await.unwrap();
+        ledger.save(&dropped).await.unwrap();
+        ledger.remove(dropped.allocation.id);
+        ledger.update_meta(|meta| meta.cluster_id = "c".into()).await.unwrap();
+        drop(ledger);
+        // The writer holds the file until it has seen that nobody writes any more.
+        let ledger = loop {
+            match Ledger::open(dir.path()) {
+                Err(LedgerError::InUse { .. }) => tokio::task::yield_now().await,
+                other => break other.unwrap(),
+            }
+        };
+        let contents = ledger.take_contents();
+        assert_eq!(contents.meta.cluster_id, "c");
+        assert_eq!(contents.allocs.into_values().collect::<Vec<_>>(), std::slice::from_ref(&kept));
+        assert_eq!(contents.jobs.get(&kept.job), Some(&job));
+    }
+
+    #[test]
+    fn a_damaged_ledger_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), b"rubbish that is no database at all").unwrap();
+        let error = Ledger::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(FILE), "{error}");
+        assert_eq!(std::fs::read(dir.path().join(FILE)).unwrap(), b"rubbish that is no database at all");
+    }
+
+    #[test]
+    fn two_agents_cannot_share_a_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Ledger::open(dir.path()).unwrap();
+        assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::InUse { .. })));
+    }
+}

@@ -1,0 +1,487 @@
+//! The real workload: tasks run by drivers, with hooks around them and directories on disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::agent::allocation::AllocOrders;
+use crate::agent::allocation::AllocRequest;
+use crate::agent::allocation::AllocRunner;
+use crate::agent::allocation::report_of;
+use crate::agent::dirs;
+use crate::agent::gc;
+use crate::agent::jobs::JobKey;
+use crate::agent::ledger::AllocRecord;
+use crate::agent::ledger::LedgerError;
+use crate::agent::machine::AllocShared;
+use crate::agent::machine::Machine;
+use crate::agent::machine::MachineConfig;
+use crate::agent::machine::Setup;
+use crate::agent::task::TaskRequest;
+use crate::agent::workload::Workload;
+use crate::agent::workload::WorkloadContext;
+use crate::drivers::DriverError;
+use crate::drivers::TaskStats;
+use crate::model::allocation::Allocation;
+use crate::model::allocation::TaskRunState;
+use crate::model::id::AllocId;
+use crate::model::job::Job;
+use crate::model::service::CheckResult;
+use crate::model::time::Time;
+
+/// Requests of people that may wait per allocation.
+const QUEUE: usize = 16;
+/// A graceful end waits this long for tasks that are just being started.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a request of a person cannot be carried out. Texts are Nomad's.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error("allocation not found")]
+    UnknownAllocation,
+    #[error("Could not find task runner for task: {0}")]
+    UnknownTask(String),
+    #[error("Task not running")]
+    NotRunning,
+    #[error("restart of an alloc that should not run")]
+    NotWanted,
+    #[error("1 error occurred:\n\t* Failed to signal task: {task}, err: {cause}\n\n")]
+    Signal { task: String, cause: String },
+    #[error("No such allocation on client, or allocation not eligible for GC")]
+    NotEnded,
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+/// One known allocation.
+struct Slot {
+    shared: Arc<AllocShared>,
+    orders: watch::Sender<AllocOrders>,
+    requests: mpsc::Sender<AllocRequest>,
+    /// `None` once it has ended.
+    runner: Option<AbortOnDropHandle<()>>,
+}
+
+/// All known allocations. Clones share them.
+#[derive(Clone, Default)]
+pub struct Slots {
+    table: Arc<Mutex<BTreeMap<AllocId, Slot>>>,
+}
+
+impl Slots {
+    /// True if the allocation is known.
+    pub fn has(&self, alloc: AllocId) -> bool {
+        self.table.lock().contains_key(&alloc)
+    }
+
+    /// The predecessor of an allocation, if it has not ended yet.
+    pub fn predecessor(&self, allocation: &Allocation) -> Option<watch::Receiver<bool>> {
+        let table = self.table.lock();
+        let slot = allocation.previous.and_then(|former| table.get(&former))?;
+        (!*slot.shared.ended.borrow()).then(|| slot.shared.ended.subscribe())
+    }
+
+    /// Some other allocation that is about to end and will leave room.
+    pub fn leaving(&self, alloc: AllocId) -> Option<watch::Receiver<bool>> {
+        let table = self.table.lock();
+        let mut others = table.iter().filter(|(id, slot)| **id != alloc && !*slot.shared.ended.borrow());
+        let (_, slot) = others.find(|(_, slot)| slot.orders.borrow().stop)?;
+        Some(slot.shared.ended.subscribe())
+    }
+
+    /// Allocations beside this one that have not ended and do not wait themselves.
+    pub fn neighbours(&self, alloc: AllocId) -> Vec<Arc<Allocation>> {
+        let table = self.table.lock();
+        let others = table.iter().filter(|(id, slot)| **id != alloc && !*slot.shared.ended.borrow());
+        let begun = others.filter(|(_, slot)| !slot.shared.record.lock().started_at.is_never());
+        begun.map(|(_, slot)| Arc::clone(&slot.orders.borrow().setup.allocation)).collect()
+    }
+
+    /// The allocation has ended: its runner goes, and what is too much on disk.
+    pub fn settle(&self, alloc: AllocId) {
+        let (machine, forget) = {
+            let mut table = self.table.lock();
+            let Some(slot) = table.get_mut(&alloc) else { return };
+            // The runner calls this as its last act; dropping its handle would abort it before it returned.
+            if let Some(runner) = slot.runner.take() {
+                drop(runner.detach());
+            }
+            // Read under the lock of the table: an order to forget that comes later finds no runner.
+            (Arc::clone(&slot.shared.machine), slot.orders.borrow().forget)
+        };
+        if forget {
+            self.erase(alloc);
+        }
+        self.collect(&machine);
+    }
+
+    /// Drops everything of an ended allocation: report, record, directories.
+    fn erase(&self, alloc: AllocId) {
+        let Some(slot) = self.table.lock().remove(&alloc) else { return };
+        let machine = Arc::clone(&slot.shared.machine);
+        let job = slot.shared.record.lock().job.clone();
+        for services in slot.shared.services.lock().values() {
+            services.deregister();
+        }
+        machine.context.outbox.delete_alloc(alloc);
+        machine.context.ledger.remove(alloc);
+        let used = self.table.lock().values().any(|slot| slot.shared.record.lock().job == job);
+        if !used {
+            machine.context.ledger.remove_job(&job);
+        }
+        remove_directory(machine.config.alloc_root.clone(), alloc);
+    }
+
+    /// Removes directories of allocations that ended long ago.
+    fn collect(&self, machine: &Arc<Machine>) {
+        let ended: Vec<(Time, AllocId)> = {
+            let table = self.table.lock();
+            let records = table.values().map(|slot| slot.shared.record.lock());
+            let left = records.filter(|record| !record.ended_at.is_never() && !record.reaped);
+            left.map(|record| (record.ended_at, record.allocation.id)).collect()
+        };
+        for alloc in gc::choose(ended, machine.config.keep_allocs, machine.config.keep_for, machine.now()) {
+            self.reap(alloc);
+        }
+    }
+
+    /// Removes the directory of an ended allocation and remembers that.
+    fn reap(&self, alloc: AllocId) {
+        let Some(shared) = self.table.lock().get(&alloc).map(|slot| Arc::clone(&slot.shared)) else { return };
+        shared.record.lock().reaped = true;
+        let record = shared.record.lock().clone();
+        let machine = Arc::clone(&shared.machine);
+        remove_directory(machine.config.alloc_root.clone(), alloc);
+        tokio::spawn(async move {
+            if let Err(error) = machine.context.ledger.save(&record).await {
+                tracing::warn!(%alloc, %error, "cannot remember that a directory was removed");
+            }
+        });
+    }
+}
+
+fn remove_directory(root: PathBuf, alloc: AllocId) {
+    // Nobody waits: what is left behind is removed with the next attempt.
+    drop(tokio::task::spawn_blocking(move || {
+        if let Err(error) = dirs::remove(&root, alloc) {
+            tracing::warn!(%alloc, %error, "cannot remove an allocation's directory");
+        }
+    }));
+}
+
+/// Tasks of this machine.
+pub struct RealWorkload {
+    config: MachineConfig,
+    machine: Mutex<Option<Arc<Machine>>>,
+    slots: Slots,
+}
+
+impl RealWorkload {
+    /// Nothing runs before the agent opens it.
+    pub fn new(config: MachineConfig) -> Self {
+        Self { config, machine: Mutex::default(), slots: Slots::default() }
+    }
+
+    fn machine(&self) -> Option<Arc<Machine>> {
+        self.machine.lock().clone()
+    }
+
+    fn insert(&self, machine: &Arc<Machine>, record: AllocRecord, setup: Setup, stop: bool) {
+        let id = record.allocation.id;
+        let ended = !record.ended_at.is_never();
+        let shared = Arc::new(AllocShared {
+            machine: Arc::clone(machine),
+            record: Mutex::new(record),
+            services: Mutex::default(),
+            ended: watch::Sender::new(ended),
+        });
+        let (orders, orders_seen) = watch::channel(AllocOrders { setup, stop, forget: false });
+        let (requests, requests_seen) = mpsc::channel(QUEUE);
+        // Held while the runner is spawned: a short-lived one must find its slot.
+        let mut table = self.slots.table.lock();
+        let runner = (!ended).then(|| {
+            let runner = AllocRunner {
+                shared: Arc::clone(&shared),
+                machine: Arc::clone(machine),
+                slots: self.slots.clone(),
+                orders: orders_seen,
+                requests: requests_seen,
+            };
+            AbortOnDropHandle::new(tokio::spawn(runner.run()))
+        });
+        table.insert(id, Slot { shared, orders, requests, runner });
+    }
+
+    fn shared(&self, alloc: AllocId) -> Result<Arc<AllocShared>, RequestError> {
+        let table = self.slots.table.lock();
+        table.get(&alloc).map(|slot| Arc::clone(&slot.shared)).ok_or(RequestError::UnknownAllocation)
+    }
+
+    /// The directory of an allocation on this machine, while it exists.
+    pub fn alloc_dir(&self, alloc: AllocId) -> Option<PathBuf> {
+        let shared = self.shared(alloc).ok()?;
+        let reaped = shared.record.lock().reaped;
+        (!reaped).then(|| dirs::alloc_dir(&self.config.alloc_root, alloc))
+    }
+
+    /// The newest record of an allocation.
+    pub fn record(&self, alloc: AllocId) -> Option<AllocRecord> {
+        self.shared(alloc).ok().map(|shared| shared.record.lock().clone())
+    }
+
+    /// The job version that an allocation runs.
+    pub fn job(&self, alloc: AllocId) -> Option<Arc<Job>> {
+        let table = self.slots.table.lock();
+        table.get(&alloc).map(|slot| Arc::clone(&slot.orders.borrow().setup.job))
+    }
+
+    /// Results of all checks of an allocation, by check id.
+    ///
+    /// # Errors
+    /// When the allocation is not known here.
+    pub fn checks(&self, alloc: AllocId) -> Result<BTreeMap<String, CheckResult>, RequestError> {
+        let shared = self.shared(alloc)?;
+        let services = shared.services.lock();
+        Ok(services.values().flat_map(|services| services.results()).collect())
+    }
+
+    /// Restarts one task, or all running ones.
+    ///
+    /// # Errors
+    /// When there is nothing to restart.
+    pub fn restart(&self, alloc: AllocId, task: Option<&str>) -> Result<(), RequestError> {
+        let table = self.slots.table.lock();
+        let slot = table.get(&alloc).ok_or(RequestError::UnknownAllocation)?;
+        if slot.orders.borrow().stop {
+            return Err(RequestError::NotWanted);
+        }
+        let record = slot.shared.record.lock();
+        let running =
+            |name: &str| record.tasks.get(name).is_some_and(|task| task.state.state == TaskRunState::Running);
+        match task {
+            Some(name) if !record.tasks.contains_key(name) => {
+                return Err(RequestError::UnknownTask(name.to_owned()));
+            }
+            Some(name) if !running(name) => return Err(RequestError::NotRunning),
+            None if !record.tasks.keys().any(|name| running(name)) => return Err(RequestError::NotRunning),
+            _ => {}
+        }
+        let request =
+            TaskRequest::Restart { reason: "User requested task to restart".to_owned(), counted: false };
+        let request = AllocRequest { task: task.map(str::to_owned), request };
+        slot.requests.try_send(request).map_err(|_| RequestError::NotRunning)
+    }
+
+    /// Sends a signal to one task, or to all.
+    ///
+    /// # Errors
+    /// When a task does not run or its driver cannot send signals.
+    pub async fn signal(&self, alloc: AllocId, task: Option<&str>, signal: &str) -> Result<(), RequestError> {
+        let shared = self.shared(alloc)?;
+        let names: Vec<String> = shared.record.lock().tasks.keys().cloned().collect();
+        let chosen: Vec<String> = match task {
+            Some(name) if !names.iter().any(|known| known == name) => {
+                return Err(RequestError::UnknownTask(name.to_owned()));
+            }
+            Some(name) => vec![name.to_owned()],
+            None => names,
+        };
+        for task in chosen {
+            let failed = |cause: String| RequestError::Signal { task: task.clone(), cause };
+            if shared.handle(&task).is_none() {
+                return Err(failed("Task not running".to_owned()));
+            }
+            let (reply, answer) = oneshot::channel();
+            let request = TaskRequest::Signal { signal: signal.to_owned(), reply };
+            let request = AllocRequest { task: Some(task.clone()), request };
+            let requests = self.slots.table.lock().get(&alloc).map(|slot| slot.requests.clone());
+            let requests = requests.ok_or(RequestError::UnknownAllocation)?;
+            requests.try_send(request).map_err(|_| failed("Task not running".to_owned()))?;
+            match answer.await {
+                Ok(Ok(())) => {}
+                Ok(Err(DriverError::NotFound)) | Err(_) => return Err(failed("Task not running".to_owned())),
+                Ok(Err(error)) => return Err(failed(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Resource use of running tasks, by name.
+    ///
+    /// # Errors
+    /// When the allocation is not known here.
+    pub async fn stats(&self, alloc: AllocId) -> Result<BTreeMap<String, TaskStats>, RequestError> {
+        let shared = self.shared(alloc)?;
+        let names: Vec<String> = shared.record.lock().tasks.keys().cloned().collect();
+        let mut all = BTreeMap::new();
+        for name in names {
+            let Some(handle) = shared.handle(&name) else { continue };
+            let Some(driver) = self.config.drivers.get(handle.driver.as_str()) else { continue };
+            if let Ok(stats) = driver.stats(&handle).await {
+                all.insert(name, stats);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Runs a command in a task.
+    ///
+    /// # Errors
+    /// When the task does not run, or its driver cannot do this.
+    pub async fn exec(
+        &self,
+        alloc: AllocId,
+        task: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<(i32, Vec<u8>), RequestError> {
+        Ok(self.shared(alloc)?.exec_in(task, command, timeout).await?)
+    }
+
+    /// Removes the directory of an ended allocation.
+    ///
+    /// # Errors
+    /// When it has not ended.
+    pub fn collect(&self, alloc: AllocId) -> Result<(), RequestError> {
+        let ended = self.shared(alloc).is_ok_and(|shared| !shared.record.lock().ended_at.is_never());
+        if !ended {
+            return Err(RequestError::NotEnded);
+        }
+        self.slots.reap(alloc);
+        Ok(())
+    }
+
+    /// Removes the directories of all ended allocations.
+    pub fn collect_all(&self) {
+        let all: Vec<AllocId> = self.slots.table.lock().keys().copied().collect();
+        for alloc in all {
+            // Those that have not ended stay.
+            let _ = self.collect(alloc);
+        }
+    }
+}
+
+impl Drop for RealWorkload {
+    fn drop(&mut self) {
+        // Runners hold the table and the table holds the runners: cut the circle. Tasks themselves stay.
+        let slots = std::mem::take(&mut *self.slots.table.lock());
+        drop(slots);
+    }
+}
+
+fn new_record(setup: &Setup) -> AllocRecord {
+    AllocRecord {
+        allocation: (*setup.allocation).clone(),
+        job: JobKey::of(&setup.allocation),
+        tasks: BTreeMap::new(),
+        health: None,
+        network: None,
+        rejected: String::new(),
+        started_at: Time::NEVER,
+        ended_at: Time::NEVER,
+        checks: BTreeMap::new(),
+        reaped: false,
+    }
+}
+
+#[async_trait]
+impl Workload for RealWorkload {
+    async fn open(&self, context: WorkloadContext) -> Result<(), LedgerError> {
+        let contents = context.ledger.take_contents();
+        let machine = Arc::new(Machine {
+            config: self.config.clone(),
+            dice: Mutex::new(context.dice.clone()),
+            context,
+            starting: tokio::sync::RwLock::new(()),
+        });
+        *self.machine.lock() = Some(Arc::clone(&machine));
+        for (key, job) in &contents.jobs {
+            machine.context.jobs.adopt(key.clone(), Arc::clone(job));
+        }
+        let missing = Arc::new(Job::default());
+        for (id, record) in contents.allocs {
+            let job = contents.jobs.get(&record.job).unwrap_or(&missing);
+            let setup = Setup { allocation: Arc::new(record.allocation.clone()), job: Arc::clone(job) };
+            machine.context.outbox.put_alloc(id, report_of(&record, setup.group()));
+            let stop = !record.allocation.is_wanted();
+            self.insert(&machine, record, setup, stop);
+        }
+        Ok(())
+    }
+
+    fn knows(&self, alloc: AllocId) -> bool {
+        self.slots.has(alloc)
+    }
+
+    fn known(&self) -> Vec<AllocId> {
+        self.slots.table.lock().keys().copied().collect()
+    }
+
+    fn run(&self, allocation: Arc<Allocation>, job: Arc<Job>) {
+        let Some(machine) = self.machine() else { return };
+        let setup = Setup { allocation, job };
+        {
+            let table = self.slots.table.lock();
+            if let Some(slot) = table.get(&setup.allocation.id) {
+                let key = JobKey::of(&setup.allocation);
+                machine.context.ledger.save_job(&key, &setup.job);
+                slot.orders.send_modify(|orders| orders.setup = setup);
+                return;
+            }
+        }
+        let record = new_record(&setup);
+        machine.context.ledger.save_job(&record.job, &setup.job);
+        self.insert(&machine, record, setup, false);
+    }
+
+    fn stop(&self, allocation: Arc<Allocation>) {
+        if let Some(slot) = self.slots.table.lock().get(&allocation.id) {
+            slot.orders.send_modify(|orders| {
+                orders.setup.allocation = allocation;
+                orders.stop = true;
+            });
+        }
+    }
+
+    fn forget(&self, alloc: AllocId) {
+        let ended = {
+            let table = self.slots.table.lock();
+            let Some(slot) = table.get(&alloc) else { return };
+            slot.orders.send_modify(|orders| {
+                orders.stop = true;
+                orders.forget = true;
+            });
+            slot.runner.is_none()
+        };
+        if ended {
+            self.slots.erase(alloc);
+        }
+    }
+
+    async fn detach(&self) {
+        let Some(machine) = self.machine.lock().take() else { return };
+        // Tasks that are just being started get their handles saved; no new ones start.
+        let quiet = tokio::time::timeout(START_PATIENCE, machine.starting.write()).await;
+        if quiet.is_err() {
+            tracing::warn!("a task is still being started: it may have to be started again");
+        }
+        let slots = std::mem::take(&mut *self.slots.table.lock());
+        for slot in slots.into_values() {
+            if let Some(runner) = slot.runner {
+                runner.abort();
+            }
+        }
+        machine.context.ledger.flush().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

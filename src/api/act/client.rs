@@ -1,0 +1,440 @@
+//! Routes about what runs on one node: answered here if it is this one, else passed on to its agent.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::api::Api;
+use crate::api::Body;
+use crate::api::call::Call;
+use crate::api::call::Fields;
+use crate::api::call::parse_bool;
+use crate::api::error::ApiError;
+use crate::api::intent::order;
+use crate::api::local::Frames;
+use crate::api::local::LocalAgent;
+use crate::api::local::LocalError;
+use crate::api::local::LogFrame;
+use crate::api::local::LogKind;
+use crate::api::local::Origin;
+use crate::api::local::Position;
+use crate::api::local::RestartTasks;
+use crate::api::reply;
+use crate::api::reply::Reply;
+use crate::api::views;
+use crate::model::id::AllocId;
+use crate::model::id::NodeId;
+
+/// A silent stream sends a heartbeat this often, so that both ends know that the other lives.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Marks a request that was passed on: it is not passed on again.
+const FORWARDED: &str = "x-herder-forwarded";
+
+/// The connection to another agent is given up after this long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl From<LocalError> for ApiError {
+    fn from(error: LocalError) -> Self {
+        Self::Refused { status: error.status(), text: error.to_string() }
+    }
+}
+
+/// Where a request belongs.
+enum Place {
+    Here(Arc<dyn LocalAgent>),
+    /// `ip:port` of another agent.
+    There(String),
+}
+
+async fn place_of_alloc(api: &Api, call: &Call, id: AllocId) -> Result<Place, ApiError> {
+    if let Some(local) = api.context.local.as_ref().filter(|local| local.has_allocation(id)) {
+        return Ok(Place::Here(Arc::clone(local)));
+    }
+    let unknown = || ApiError::not_found(format!("Unknown allocation \"{id}\""));
+    if call.headers.contains_key(FORWARDED) {
+        return Err(unknown());
+    }
+    api.catch_up().await?;
+    let node = api.context.mirror.read().alloc_nodes.get(&id).copied().ok_or_else(unknown)?;
+    match place_of_node(api, call, node) {
+        // It is ours by the book, but nothing of it is here.
+        Ok(Place::Here(local)) => Ok(Place::Here(local)),
+        other => other,
+    }
+}
+
+fn place_of_node(api: &Api, call: &Call, id: NodeId) -> Result<Place, ApiError> {
+    if let Some(local) = api.context.local.as_ref().filter(|local| local.node_id() == id) {
+        return Ok(Place::Here(Arc::clone(local)));
+    }
+    let state = api.context.mirror.read();
+    let node = state.nodes.get(&id).ok_or_else(|| ApiError::not_found(format!("Unknown node {id}")))?;
+    let addr = views::node::http_addr(node);
+    if addr.is_empty() || node.live.is_none() || call.headers.contains_key(FORWARDED) {
+        return Err(ApiError::not_found("No path to node"));
+    }
+    Ok(Place::There(addr.to_owned()))
+}
+
+/// The node that a request is about: the one it names, else this one.
+fn place_by_param(api: &Api, call: &Call) -> Result<Place, ApiError> {
+    match (call.text("node_id"), &api.context.local) {
+        (Some(text), _) => {
+            let id = text.parse().map_err(|_| ApiError::not_found(format!("Unknown node {text}")))?;
+            place_of_node(api, call, id)
+        }
+        (None, Some(local)) => Ok(Place::Here(Arc::clone(local))),
+        (None, None) => Err(ApiError::bad_request("No local Node and node_id not provided")),
+    }
+}
+
+static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
+    // A second installation is refused, which is as good as the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().no_gzip();
+    builder.build().map_err(|error| error.to_string())
+});
+
+/// Passes a request on and streams the answer back.
+async fn forward(call: &Call, addr: &str) -> Result<Reply, ApiError> {
+    let unreachable = |why: String| ApiError::not_found(format!("No path to node: {addr}: {why}"));
+    let client = CLIENT.as_ref().map_err(|why| ApiError::internal(why.clone()))?;
+    let url = format!("http://{addr}{}", call.raw_uri);
+    let mut request = client.request(call.method.clone(), url).header(FORWARDED, "1").body(call.body.clone());
+    for name in ["x-nomad-token", "authorization", "content-type"] {
+        if let Some(value) = call.headers.get(name) {
+            request = request.header(name, value.clone());
+        }
+    }
+    let answer = request.send().await.map_err(|error| unreachable(error.without_url().to_string()))?;
+    let mut reply = http::Response::new(());
+    *reply.status_mut() = answer.status();
+    for name in ["content-type", "x-nomad-index", "content-security-policy", "x-content-type-options"] {
+        if let Some(value) = answer.headers().get(name) {
+            reply.headers_mut().insert(http::HeaderName::from_static(name), value.clone());
+        }
+    }
+    let body = answer.bytes_stream().map(|piece| piece.map_err(io::Error::other));
+    Ok(reply.map(|()| Body::Stream(body.boxed())))
+}
+
+fn alloc_id(call: &Call) -> Result<AllocId, ApiError> {
+    call.subject()
+        .parse()
+        .map_err(|_| ApiError::internal("alloc lookup failed: index error: UUID must be 36 characters"))
+}
+
+fn required<'a>(call: &'a Call, name: &str, missing: &str) -> Result<&'a str, ApiError> {
+    call.text(name).ok_or_else(|| ApiError::bad_request(missing))
+}
+
+pub(in crate::api) async fn list_files(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => reply::json(call, &local.list(id, call.text("path").unwrap_or("/")).await?),
+    }
+}
+
+pub(in crate::api) async fn stat_file(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let path = required(call, "path", "must provide a file name")?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => reply::json(call, &local.stat(id, path).await?),
+    }
+}
+
+pub(in crate::api) async fn cat_file(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    read_file(api, call, Ok((0, None))).await
+}
+
+pub(in crate::api) async fn read_file_at(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let number = |name: &str| {
+        let text = call.param(name).unwrap_or_default();
+        text.parse::<u64>()
+            .map_err(|_| format!("error parsing {name}: strconv.ParseInt: parsing {text:?}: invalid syntax"))
+    };
+    let range = number("offset").and_then(|offset| {
+        let limit = if call.text("limit").is_some() { Some(number("limit")?) } else { None };
+        Ok((offset, limit))
+    });
+    read_file(api, call, range).await
+}
+
+/// Sends a file. What goes wrong with the file itself is told with status 200, as Nomad does.
+async fn read_file(
+    api: &Api,
+    call: &Call,
+    range: Result<(u64, Option<u64>), String>,
+) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let local = match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => return forward(call, &addr).await,
+        Place::Here(local) => local,
+    };
+    let told = |text: String| Ok(reply::full(StatusCode::OK, reply::TEXT, text));
+    let Some(path) = call.text("path") else { return told("must provide a file name".to_owned()) };
+    let (offset, limit) = match range {
+        Ok(range) => range,
+        Err(why) => return told(why),
+    };
+    match local.read(id, path, offset, limit).await {
+        Err(error) => told(error.to_string()),
+        Ok(bytes) => {
+            let pieces = bytes.map(|piece| piece.map_err(io::Error::other));
+            let mut answer = reply::stream("application/octet-stream", pieces.boxed());
+            // What a task wrote must not run in the browser of whoever looks at it.
+            answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(reply::TEXT));
+            let policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+            let answer = reply::with_header(answer, "content-security-policy", policy);
+            let answer = reply::with_header(answer, "x-content-type-options", "nosniff");
+            Ok(reply::with_header(answer, "x-xss-protection", "1; mode=block"))
+        }
+    }
+}
+
+fn position(call: &Call, follow: bool, status: fn(String) -> ApiError) -> Result<Position, ApiError> {
+    let origin = match call.text("origin") {
+        None | Some("start") => Origin::Start,
+        Some("end") => Origin::End,
+        Some(_) => return Err(ApiError::bad_request("origin must be start or end")),
+    };
+    let offset = match call.text("offset") {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| {
+            status(format!("error parsing offset: strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?,
+    };
+    Ok(Position { origin, offset, follow: parsed(call, "follow", follow, status)? })
+}
+
+fn parsed(call: &Call, name: &str, default: bool, status: fn(String) -> ApiError) -> Result<bool, ApiError> {
+    let Some(text) = call.text(name) else { return Ok(default) };
+    parse_bool(text).ok_or_else(|| {
+        status(format!(
+            "failed to parse {name} field to boolean: strconv.ParseBool: parsing {text:?}: invalid syntax"
+        ))
+    })
+}
+
+pub(in crate::api) async fn stream_file(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let path = required(call, "path", "must provide a file name")?;
+    let at = position(call, true, ApiError::internal)?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => {
+            let frames = local.stream(id, path, at).await.map_err(|error| match error {
+                LocalError::NotFound(text) => ApiError::bad_request(text),
+                other => other.into(),
+            })?;
+            Ok(reply::stream(reply::TEXT, framed(api, frames, at.follow)))
+        }
+    }
+}
+
+pub(in crate::api) async fn logs(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let task = required(call, "task", "must provide task name")?;
+    let kind = match required(call, "type", "must provide log type (stdout/stderr)")? {
+        "stdout" => LogKind::Stdout,
+        "stderr" => LogKind::Stderr,
+        _ => return Err(ApiError::bad_request("must provide log type (stdout/stderr)")),
+    };
+    let at = position(call, false, ApiError::bad_request)?;
+    let is_plain = parsed(call, "plain", false, ApiError::bad_request)?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => {
+            let frames = local.logs(id, task, kind, at).await?;
+            Ok(if is_plain {
+                let data = frames.map(|frame| Ok(frame.map_or_else(told, |frame| frame.data)));
+                reply::stream(reply::TEXT, until_stopped(api, data.boxed()))
+            } else {
+                reply::stream(reply::JSON, framed(api, frames, at.follow))
+            })
+        }
+    }
+}
+
+/// Once a stream has begun its status cannot change: the text of an error is simply appended.
+fn told(error: LocalError) -> Bytes {
+    error.to_string().into()
+}
+
+fn until_stopped(
+    api: &Api,
+    stream: BoxStream<'static, io::Result<Bytes>>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    stream.take_until(api.stopping.clone().cancelled_owned()).boxed()
+}
+
+/// Frames as JSON objects one after the other; a stream that goes on sends `{}` while it is silent.
+fn framed(api: &Api, frames: Frames, follow: bool) -> BoxStream<'static, io::Result<Bytes>> {
+    let encoded = frames.map(|frame| Ok(frame.map_or_else(told, |frame| encode(&frame))));
+    if !follow {
+        return until_stopped(api, encoded.boxed());
+    }
+    let beating = futures::stream::unfold(encoded.boxed(), |mut encoded| async move {
+        match tokio::time::timeout(HEARTBEAT, encoded.next()).await {
+            Ok(piece) => piece.map(|piece| (piece, encoded)),
+            Err(_) => Some((Ok(Bytes::from_static(b"{}")), encoded)),
+        }
+    });
+    until_stopped(api, beating.boxed())
+}
+
+fn encode(frame: &LogFrame) -> Bytes {
+    let mut fields = Map::new();
+    if frame.offset > 0 {
+        fields.insert("Offset".into(), frame.offset.into());
+    }
+    if !frame.data.is_empty() {
+        fields.insert("Data".into(), STANDARD.encode(&frame.data).into());
+    }
+    if !frame.file.is_empty() {
+        fields.insert("File".into(), frame.file.as_str().into());
+    }
+    if !frame.event.is_empty() {
+        fields.insert("FileEvent".into(), frame.event.as_str().into());
+    }
+    Value::Object(fields).to_string().into()
+}
+
+pub(in crate::api) async fn alloc_stats(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => reply::json(call, &local.alloc_stats(id, call.text("task")).await?),
+    }
+}
+
+pub(in crate::api) async fn restart(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let broken = |error: ApiError| ApiError::internal(error.text());
+    let fields = if call.body.is_empty() { Fields::default() } else { call.fields().map_err(broken)? };
+    let tasks = match (fields.text("TaskName")?, fields.flag("AllTasks")?) {
+        ("", true) => RestartTasks::All,
+        ("", false) => RestartTasks::Running,
+        (_, true) => {
+            return Err(ApiError::internal("task name cannot be set when restarting all tasks"));
+        }
+        (task, false) => RestartTasks::One(task.to_owned()),
+    };
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => {
+            local.restart(id, tasks).await?;
+            reply::json(call, &json!({"Index": 0}))
+        }
+    }
+}
+
+pub(in crate::api) async fn signal(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let wrong = |error: ApiError| ApiError::bad_request(format!("Failed to decode body: {}", error.text()));
+    let fields = call.fields().map_err(wrong)?;
+    let task = Some(fields.text("Task")?).filter(|task| !task.is_empty());
+    let signal = fields.text("Signal")?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => {
+            local.signal(id, task, signal).await?;
+            reply::json(call, &json!({"Index": 0}))
+        }
+    }
+}
+
+pub(in crate::api) async fn collect_alloc(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => {
+            local.collect(Some(id)).await?;
+            Ok(reply::empty())
+        }
+    }
+}
+
+pub(in crate::api) async fn collect_node(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    match place_by_param(api, call)? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => {
+            local.collect(None).await?;
+            Ok(reply::empty())
+        }
+    }
+}
+
+pub(in crate::api) async fn host_stats(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    match place_by_param(api, call)? {
+        Place::There(addr) => forward(call, &addr).await,
+        Place::Here(local) => reply::json(call, &local.host_stats().await?),
+    }
+}
+
+/// The node whose metadata is asked for or changed: that lives in the store, so any server can answer.
+fn meta_node(api: &Api, call: &Call, named: &str) -> Result<NodeId, ApiError> {
+    let text = if named.is_empty() { call.text("node_id").unwrap_or_default() } else { named };
+    if text.is_empty() {
+        let own = api.context.agent.node_id;
+        return own.ok_or_else(|| ApiError::bad_request("No local Node and node_id not provided"));
+    }
+    text.parse().map_err(|_| ApiError::internal(format!("Unknown node {text}")))
+}
+
+fn metadata(api: &Api, call: &Call, id: NodeId) -> Result<Reply, ApiError> {
+    let shown = {
+        let state = api.context.mirror.read();
+        let unknown = || ApiError::internal(format!("Unknown node {id}"));
+        let node = state.nodes.get(&id).filter(|node| node.info.is_some()).ok_or_else(unknown)?;
+        json!({
+            "Meta": views::node::merged_meta(node),
+            "Dynamic": node.spec.as_ref().map(|spec| spec.value.meta.clone()).unwrap_or_default(),
+            "Static": node.info.as_ref().map(|info| info.value.meta.clone()).unwrap_or_default(),
+        })
+    };
+    reply::json(call, &shown)
+}
+
+pub(in crate::api) async fn get_metadata(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    api.catch_up().await?;
+    metadata(api, call, meta_node(api, call, "")?)
+}
+
+pub(in crate::api) async fn set_metadata(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let fields = call.fields()?;
+    let id = meta_node(api, call, fields.text("NodeID")?)?;
+    let given = fields.get("Meta").and_then(Value::as_object);
+    let given = given.ok_or_else(|| ApiError::bad_request("missing required Meta object"))?;
+    let mut meta = std::collections::BTreeMap::new();
+    for (key, value) in given {
+        let fits = |part: &str| {
+            part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        };
+        if !key.split('.').all(fits) {
+            return Err(ApiError::bad_request(format!(
+                "{key:?} is invalid; metadata keys must be valid dotted hcl identifiers"
+            )));
+        }
+        meta.insert(key.clone(), value.as_str().map(String::from));
+    }
+    order::set_meta(api, id, &meta).await?;
+    api.catch_up().await?;
+    metadata(api, call, id)
+}

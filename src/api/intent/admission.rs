@@ -1,0 +1,77 @@
+//! What a job must pass before it is written: defaults, validation, its namespace and pool.
+
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::api::error::ApiError;
+use crate::api::read::nodes::BUILT_IN_POOLS;
+use crate::jobspec;
+use crate::jobspec::Defaults;
+use crate::model::id::DEFAULT_NAMESPACE;
+use crate::model::job::Job;
+
+/// Reads a job in the form of the API.
+///
+/// # Errors
+/// 400 with what is wrong.
+pub fn decode(value: &Value) -> Result<Job, ApiError> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|error| ApiError::bad_request(format!("job cannot be read: {error}")))?;
+    let mut job = jobspec::decode_json(&bytes).map_err(ApiError::bad_request)?;
+    // What only the server says about a job.
+    job.purge = false;
+    job.status.clear();
+    job.status_description.clear();
+    job.stable = false;
+    job.version_tag = None;
+    Ok(job)
+}
+
+/// What a job gets in this cluster where it says nothing.
+pub fn defaults(api: &Api) -> Defaults {
+    Defaults { region: api.context.region.clone(), ..Defaults::default() }
+}
+
+/// The problems and warnings of a job, after its defaults were filled in.
+pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
+    let mut warnings = jobspec::canonicalize(job, &defaults(api));
+    let validation = jobspec::validate(job);
+    warnings.extend(validation.warnings);
+    let mut problems = validation.errors;
+    let state = api.context.mirror.read();
+    if job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace) {
+        problems.push(format!("job {:?} is in nonexistent namespace {:?}", job.id, job.namespace));
+    }
+    let is_built_in = BUILT_IN_POOLS.iter().any(|(name, _)| *name == job.node_pool);
+    if !is_built_in && !state.pools.contains_key(&job.node_pool) {
+        problems.push(format!("job {:?} is in nonexistent node pool {:?}", job.id, job.node_pool));
+    }
+    (problems, warnings)
+}
+
+/// Fills the defaults in and checks everything; returns warnings.
+///
+/// # Errors
+/// 500 with all problems, as Nomad does.
+pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
+    let (problems, warnings) = examine(api, job);
+    if problems.is_empty() { Ok(warnings) } else { Err(ApiError::internal(problems_text(&problems))) }
+}
+
+/// Refuses changes that a job cannot go through.
+///
+/// # Errors
+/// 500 with the reason.
+pub fn check_update(old: &Job, new: &Job) -> Result<(), ApiError> {
+    jobspec::check_update(old, new).map_err(|why| ApiError::internal(problems_text(&[why])))
+}
+
+/// Several problems in one text, as Go's multierror writes them.
+pub fn problems_text(problems: &[String]) -> String {
+    let count = match problems.len() {
+        1 => "1 error occurred:".to_owned(),
+        many => format!("{many} errors occurred:"),
+    };
+    let lines: String = problems.iter().map(|problem| format!("\n\t* {problem}")).collect();
+    format!("{count}{lines}\n\n")
+}

@@ -1,0 +1,133 @@
+//! `raw_exec`: a plain process of the host, as the agent's user, without isolation.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::model::node::DriverInfo;
+
+use super::Driver;
+use super::DriverError;
+use super::ExitStatus;
+use super::Progress;
+use super::Started;
+use super::TaskConfig;
+use super::TaskHandle;
+use super::TaskStats;
+use super::executor::Executor;
+use super::executor::Launch;
+use super::executor::candidates;
+use super::executor::resolve_user;
+use super::options;
+use super::options::Kind;
+use super::options::Opt;
+use super::options::Options;
+use super::options::opt;
+use super::options::required;
+use super::refuse;
+use super::supervisor::spec::CommandSpec;
+
+const OPTIONS: &[Opt] = &[
+    required("command", Kind::Text),
+    opt("args", Kind::TextList),
+    opt("work_dir", Kind::Text),
+    opt("oom_score_adj", Kind::Number),
+    opt("cgroup_v2_override", Kind::Text),
+    opt("cgroup_v1_override", Kind::Map),
+];
+
+/// See the module.
+#[derive(Debug)]
+pub struct RawExec {
+    pub executor: Executor,
+    pub enabled: bool,
+}
+
+#[async_trait]
+impl Driver for RawExec {
+    fn name(&self) -> &'static str {
+        "raw_exec"
+    }
+
+    async fn fingerprint(&self) -> DriverInfo {
+        if self.enabled { super::healthy("raw_exec", []) } else { super::undetected("disabled") }
+    }
+
+    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
+        let mut problems = options::check(OPTIONS, config);
+        if config.number("oom_score_adj").is_some_and(|score| !(0..=1000).contains(&score)) {
+            problems.push("oom_score_adj must be between 0 and 1000".to_owned());
+        }
+        problems
+    }
+
+    async fn start(
+        &self,
+        config: &TaskConfig,
+        _progress: Progress,
+    ) -> Result<(TaskHandle, Started), DriverError> {
+        if !self.enabled {
+            return Err(DriverError::Fatal("raw_exec is disabled".to_owned()));
+        }
+        refuse(self.validate(&config.config))?;
+        let command = config.config.text("command");
+        let work_dir = config.config.text("work_dir");
+        let launch = Launch {
+            command: CommandSpec {
+                candidates: candidates(&command, &config.dirs.task),
+                not_found: format!("binary {command:?} could not be found"),
+                args: config.config.list("args"),
+                name: command,
+                env: config.env.clone(),
+                cwd: if work_dir.is_empty() { config.dirs.task.clone() } else { PathBuf::from(work_dir) },
+                user: resolve_user(&config.user)?,
+                capabilities: None,
+            },
+            isolation: None,
+            cgroups_optional: true,
+            oom_score_adj: config
+                .config
+                .number("oom_score_adj")
+                .and_then(|score| score.try_into().ok())
+                .unwrap_or(0),
+        };
+        let handle = self.executor.start(self.name(), config, launch).await?;
+        Ok((handle, Started::default()))
+    }
+
+    async fn recover(&self, handle: &TaskHandle) -> Result<Started, DriverError> {
+        self.executor.recover(handle).map(|()| Started::default())
+    }
+
+    async fn wait(&self, handle: &TaskHandle) -> Result<ExitStatus, DriverError> {
+        self.executor.wait(handle).await
+    }
+
+    async fn signal(&self, handle: &TaskHandle, signal: &str) -> Result<(), DriverError> {
+        self.executor.signal(handle, signal)
+    }
+
+    async fn stop(&self, handle: &TaskHandle, signal: &str, timeout: Duration) -> Result<(), DriverError> {
+        self.executor.stop(handle, signal, timeout).await
+    }
+
+    async fn remove(&self, handle: &TaskHandle) -> Result<(), DriverError> {
+        self.executor.remove(handle).await
+    }
+
+    async fn stats(&self, handle: &TaskHandle) -> Result<TaskStats, DriverError> {
+        self.executor.stats(handle)
+    }
+
+    async fn exec(
+        &self,
+        handle: &TaskHandle,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<(i32, Vec<u8>), DriverError> {
+        self.executor.exec(handle, command, timeout).await
+    }
+}

@@ -1,0 +1,196 @@
+//! The last steps before a task's program takes over: join groups and namespaces, give up rights, execute.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sched::setns;
+use nix::sys::prctl;
+use nix::sys::signal::SigHandler;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::SigmaskHow;
+use nix::sys::signal::Signal;
+use nix::sys::signal::signal;
+use nix::sys::signal::sigprocmask;
+use nix::unistd::ForkResult;
+use nix::unistd::Gid;
+use nix::unistd::Pid;
+use nix::unistd::Uid;
+use nix::unistd::fork;
+use nix::unistd::pipe2;
+use nix::unistd::setgid;
+use nix::unistd::setgroups;
+use nix::unistd::setuid;
+
+use super::spec::CommandSpec;
+
+/// Standard output and error of a new process.
+pub(super) struct Output<'a> {
+    pub(super) stdout: &'a OwnedFd,
+    pub(super) stderr: &'a OwnedFd,
+}
+
+/// Forks, lets the child `prepare`, and executes the command. Returns once the program runs.
+///
+/// # Errors
+/// The text says which step failed and why.
+pub(super) fn spawn(
+    command: &CommandSpec,
+    output: &Output<'_>,
+    prepare: impl FnOnce() -> Result<(), String>,
+) -> Result<Pid, String> {
+    let (errors_out, errors_in) =
+        pipe2(OFlag::O_CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
+    // SAFETY: the supervisor has a single thread.
+    match unsafe { fork() }.map_err(|error| format!("cannot fork: {error}"))? {
+        ForkResult::Child => {
+            drop(errors_out);
+            let Err(text) = become_program(command, output, prepare);
+            let _ = fs::File::from(errors_in).write_all(text.as_bytes());
+            // SAFETY: ends this child without running anything that belongs to its parent.
+            unsafe { libc::_exit(127) }
+        }
+        ForkResult::Parent { child } => {
+            drop(errors_in);
+            // The pipe closes by itself when the program is executed.
+            let mut text = String::new();
+            let read = fs::File::from(errors_out).read_to_string(&mut text);
+            if read.is_ok() && text.is_empty() {
+                return Ok(child);
+            }
+            let _ = nix::sys::wait::waitpid(child, None);
+            Err(text)
+        }
+    }
+}
+
+enum Never {}
+
+fn become_program(
+    command: &CommandSpec,
+    output: &Output<'_>,
+    prepare: impl FnOnce() -> Result<(), String>,
+) -> Result<Never, String> {
+    redirect(output).map_err(|error| format!("cannot redirect output: {error}"))?;
+    reset_signals();
+    let _ = nix::unistd::setsid();
+    prepare()?;
+    nix::unistd::chdir(&command.cwd)
+        .map_err(|error| format!("cannot change to directory {}: {error}", command.cwd.display()))?;
+    let program = find_program(command)?;
+    give_up_rights(command)?;
+    execute(command, &program)
+}
+
+fn redirect(output: &Output<'_>) -> io::Result<()> {
+    let null = fs::File::open("/dev/null")?;
+    let ours = [null.as_raw_fd(), output.stdout.as_raw_fd(), output.stderr.as_raw_fd()];
+    // Descriptors may already have the numbers that are to be replaced: move them out of the way first.
+    let mut moved = [0; 3];
+    for (fd, moved) in ours.iter().zip(&mut moved) {
+        // SAFETY: plain system calls on descriptors that are open.
+        *moved = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 10) };
+        if *moved < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    for (fd, number) in moved.iter().zip(0..) {
+        // SAFETY: as above; the copy stays open across the execution.
+        if unsafe { libc::dup2(*fd, number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Rust ignores SIGPIPE and the supervisor blocks some signals; programs expect neither.
+fn reset_signals() {
+    for ignored in [Signal::SIGPIPE, Signal::SIGCHLD] {
+        // SAFETY: restores default dispositions.
+        let _ = unsafe { signal(ignored, SigHandler::SigDfl) };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+fn find_program(command: &CommandSpec) -> Result<std::path::PathBuf, String> {
+    let found = command.candidates.iter().find(|path| path.is_file());
+    let path = found.ok_or_else(|| command.not_found.clone())?;
+    // Downloaded programs often lack the bit; host files are not writable from here and have it.
+    if let Ok(metadata) = path.metadata()
+        && metadata.permissions().mode() & 0o111 == 0
+    {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(metadata.permissions().mode() | 0o555));
+    }
+    Ok(path.clone())
+}
+
+fn give_up_rights(command: &CommandSpec) -> Result<(), String> {
+    if let Some(kept) = &command.capabilities {
+        for capability in 0..64u8 {
+            if !kept.bounding.contains(&capability) {
+                // SAFETY: a plain system call; numbers the kernel does not know are refused, which is fine.
+                unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+            }
+        }
+        prctl::set_no_new_privs().map_err(|error| format!("cannot set no_new_privs: {error}"))?;
+    }
+    let Some(user) = &command.user else { return Ok(()) };
+    let as_user = |error| format!("cannot become user {}: {error}", user.uid);
+    let kept = command.capabilities.as_ref().filter(|_| user.uid != 0);
+    if kept.is_some() {
+        // Without this the kernel clears everything when the user changes.
+        // SAFETY: a plain system call.
+        unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) };
+    }
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).map_err(as_user)?;
+    setgid(Gid::from_raw(user.gid)).map_err(as_user)?;
+    setuid(Uid::from_raw(user.uid)).map_err(as_user)?;
+    if let Some(kept) = kept {
+        keep_capabilities(&kept.ambient).map_err(|error| format!("cannot set capabilities: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Makes exactly `kept` permitted, effective, inheritable and ambient.
+fn keep_capabilities(kept: &[u8]) -> Result<(), caps::errors::CapsError> {
+    let known = caps::all();
+    let set: caps::CapsHashSet = known.into_iter().filter(|cap| kept.contains(&cap.index())).collect();
+    for kind in [caps::CapSet::Inheritable, caps::CapSet::Effective, caps::CapSet::Permitted] {
+        caps::set(None, kind, &set)?;
+    }
+    caps::set(None, caps::CapSet::Ambient, &set)
+}
+
+fn execute(command: &CommandSpec, program: &Path) -> Result<Never, String> {
+    let text =
+        |bytes: &[u8]| CString::new(bytes).map_err(|_| "a zero byte in arguments or environment".to_owned());
+    let path = text(program.as_os_str().as_bytes())?;
+    let mut args = vec![text(command.name.as_bytes())?];
+    for arg in &command.args {
+        args.push(text(arg.as_bytes())?);
+    }
+    let mut env = Vec::new();
+    for (name, value) in &command.env {
+        env.push(text(format!("{name}={value}").as_bytes())?);
+    }
+    let Err(error) = nix::unistd::execve(&path, &args, &env);
+    Err(format!("fork/exec {}: {}", program.display(), error.desc().to_lowercase()))
+}
+
+/// Enters a network namespace by its path.
+pub(super) fn enter_network(path: &Path) -> Result<(), String> {
+    let file = fs::File::open(path)
+        .map_err(|error| format!("cannot open network namespace {}: {error}", path.display()))?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| format!("cannot join network namespace {}: {error}", path.display()))
+}

@@ -1,0 +1,288 @@
+//! Composition root: puts store, mirror, controllers, agent and API together, and takes them apart in order.
+
+mod client;
+mod connect;
+mod local;
+mod server;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::SignalKind;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::AgentInfo;
+use crate::api::Api;
+use crate::api::ApiConfig;
+use crate::api::ApiContext;
+use crate::api::dice::ThreadDice;
+use crate::cli::AgentConsole;
+use crate::cli::Banner;
+use crate::clock::Clock;
+use crate::clock::SystemClock;
+use crate::config::AgentConfig;
+use crate::controllers;
+use crate::controllers::Random;
+use crate::controllers::bootstrap;
+use crate::controllers::job::dry_run::JobDryRun;
+use crate::mirror::Mirror;
+use crate::mirror::watcher;
+use crate::store::SharedStore;
+use crate::store::key::Keys;
+
+use self::client::Client;
+
+pub use self::connect::Program;
+
+/// How long the mirror may take to read everything before the agent goes on to serve.
+const SYNC_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a dev agent waits for its tasks to end.
+const DEV_FAREWELL: Duration = Duration::from_secs(15);
+
+/// Why an agent ended at once.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("{0}")]
+    Setup(String),
+    #[error("cannot listen on {address}: {cause}")]
+    Listen { address: String, cause: std::io::Error },
+    #[error(transparent)]
+    Bootstrap(#[from] bootstrap::BootstrapError),
+    #[error(transparent)]
+    Agent(#[from] crate::agent::AgentError),
+}
+
+/// Everything that runs in this process, for as long as it runs.
+struct Process {
+    config: AgentConfig,
+    store: SharedStore,
+    keys: Keys,
+    mirror: Arc<Mirror>,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    /// Identifies this process among the servers.
+    server_id: String,
+    http_addr: String,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Runs an agent until a signal ends it; the exit code.
+async fn agent(config: AgentConfig, console: AgentConsole) -> u8 {
+    start_log(&config);
+    match serve(config, console).await {
+        Ok(()) => 0,
+        Err(error) => {
+            console.error(&format!("Error starting agent: {error}"));
+            1
+        }
+    }
+}
+
+fn start_log(config: &AgentConfig) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,herder={}", config.log_filter())));
+    // A second agent in one process (tests) keeps the first one's log.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
+}
+
+async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), RunError> {
+    let setup = |error: crate::config::ConfigError| RunError::Setup(error.to_string());
+    let mut listeners = Vec::new();
+    for address in config.http_listeners().map_err(setup)? {
+        let failed = |cause| RunError::Listen { address: address.to_string(), cause };
+        listeners.push(TcpListener::bind(address).await.map_err(failed)?);
+    }
+    if let Some(Ok(address)) = listeners.first().map(TcpListener::local_addr) {
+        // With port 0 the system chose one.
+        config.ports.http = address.port();
+    }
+    let http_addr = config.http_advertise().map_err(setup)?;
+    let (store, keys) = store::open(&config).await?;
+    let mut process = Process {
+        mirror: Mirror::new(),
+        clock: Arc::new(SystemClock),
+        random: Random::from_system(),
+        server_id: uuid::Uuid::new_v4().to_string(),
+        cancel: CancellationToken::new(),
+        tasks: JoinSet::new(),
+        store,
+        keys,
+        http_addr,
+        config,
+    };
+    process.mirror();
+    if process.config.server.enabled {
+        process.server().await?;
+    }
+    let client = if process.config.client.enabled { Some(process.client().await?) } else { None };
+    let api = process.api(client.as_ref());
+    for listener in listeners {
+        let stop = process.cancel.clone();
+        let serving = crate::api::server::serve(Arc::clone(&api), listener, async move { stop.cancelled().await });
+        process.tasks.spawn(serving);
+    }
+    console.started(&process.banner(client.as_ref()));
+    wait_for_end(console).await;
+    process.shut_down(client, &api, console).await;
+    Ok(())
+}
+
+impl Process {
+    fn mirror(&mut self) {
+        let watching = watcher::run(
+            Arc::clone(&self.mirror),
+            Arc::clone(&self.store),
+            self.keys.clone(),
+            self.cancel.clone(),
+        );
+        self.tasks.spawn(watching);
+    }
+
+    async fn server(&mut self) -> Result<(), RunError> {
+        bootstrap::ensure(&self.store, &self.keys, &self.random).await?;
+        self.mirror.wait_for(1, SYNC_PATIENCE).await;
+        let identity = self.identity();
+        let context = controllers::Context {
+            store: Arc::clone(&self.store),
+            keys: self.keys.clone(),
+            mirror: Arc::clone(&self.mirror),
+            clock: Arc::clone(&self.clock),
+            settings: server::settings(&self.config),
+            random: self.random.clone(),
+        };
+        let registering = server::register(
+            Arc::clone(&self.store),
+            self.keys.clone(),
+            self.server_id.clone(),
+            identity.clone(),
+            self.cancel.clone(),
+        );
+        self.tasks.spawn(registering);
+        self.tasks.spawn(controllers::run(context, identity, self.cancel.clone()));
+        Ok(())
+    }
+
+    /// What other servers and people see of this one.
+    fn identity(&self) -> Bytes {
+        let identity = json!({
+            "ID": self.server_id, "Name": format!("{}.{}", self.config.name, self.config.region),
+            "HTTPAddr": self.http_addr, "Datacenter": self.config.datacenter,
+            "Region": self.config.region, "Version": env!("CARGO_PKG_VERSION"),
+        });
+        Bytes::from(identity.to_string())
+    }
+
+    async fn client(&mut self) -> Result<Client, RunError> {
+        Client::start(
+            &self.config,
+            Arc::clone(&self.store),
+            self.keys.clone(),
+            Arc::clone(&self.clock),
+            &self.http_addr,
+        )
+        .await
+    }
+
+    fn api(&self, client: Option<&Client>) -> Arc<Api> {
+        let config = &self.config;
+        Api::new(ApiContext {
+            store: Arc::clone(&self.store),
+            keys: self.keys.clone(),
+            mirror: Arc::clone(&self.mirror),
+            clock: Arc::clone(&self.clock),
+            dice: Arc::new(ThreadDice),
+            region: config.region.clone(),
+            datacenter: config.datacenter.clone(),
+            agent: AgentInfo {
+                name: config.name.clone(),
+                server_id: self.server_id.clone(),
+                node_id: client.map(Client::node_id),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                http_addr: self.http_addr.clone(),
+                is_server: config.server.enabled,
+                is_client: config.client.enabled,
+                config: json!({}),
+            },
+            local: client.map(Client::local),
+            planner: Arc::new(JobDryRun),
+            config: ApiConfig::default(),
+        })
+    }
+
+    fn banner(&self, client: Option<&Client>) -> Banner {
+        let config = &self.config;
+        let bound = config.http_listeners().unwrap_or_default();
+        let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
+        Banner {
+            advertise_addrs: format!("HTTP: {}", self.http_addr),
+            bind_addrs: format!("HTTP: [{}]", bound.join(" ")),
+            client: config.client.enabled,
+            server: config.server.enabled,
+            log_level: config.log_level.clone(),
+            node_id: client.map(|client| client.node_id().to_string()).unwrap_or_default(),
+            region: config.region.clone(),
+            datacenter: config.datacenter.clone(),
+            state: self.store.describe(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// First nothing new is accepted, then decisions stop, then the agent says its last words.
+    async fn shut_down(mut self, client: Option<Client>, api: &Api, console: AgentConsole) {
+        if self.config.dev && self.config.etcd.endpoints.is_empty() {
+            self.stop_everything().await;
+        }
+        api.stop();
+        self.cancel.cancel();
+        if let Some(client) = client {
+            client.shut_down().await;
+        }
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
+            console.error("some tasks of the agent did not end in time");
+        }
+        console.step("Nomad agent stopped");
+    }
+
+    /// What a dev agent keeps in memory goes with it, so nobody could stop its tasks afterwards.
+    async fn stop_everything(&self) {
+        server::stop_all_jobs(&self.store, &self.keys, &self.mirror, &*self.clock, &self.random).await;
+        let mut revisions = self.mirror.subscribe();
+        let quiet = async {
+            while self.mirror.read().allocs.values().any(|alloc| !alloc.status().is_terminal()) {
+                if revisions.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(DEV_FAREWELL, quiet).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+    }
+}
+
+/// Waits for SIGINT or SIGTERM. SIGHUP is noted: there is nothing to reload yet.
+async fn wait_for_end(console: AgentConsole) {
+    let stream = |kind| tokio::signal::unix::signal(kind).expect("signals can be watched");
+    let (mut interrupt, mut terminate, mut hangup) =
+        (stream(SignalKind::interrupt()), stream(SignalKind::terminate()), stream(SignalKind::hangup()));
+    loop {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "interrupt",
+            _ = terminate.recv() => "terminated",
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: the configuration is read at start only");
+                continue;
+            }
+        };
+        console.step(&format!("Caught signal: {name}"));
+        return;
+    }
+}

@@ -1,0 +1,249 @@
+//! Containers, with an image made here from busybox.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use herder::drivers::DriverError;
+use herder::drivers::docker::DockerOptions;
+use herder::model::network::PortMapping;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::Bench;
+use crate::support::options;
+
+const IMAGE: &str = "herder-test/busybox:1";
+
+/// Makes the image once; says what to do when Docker is not there.
+fn image() -> &'static str {
+    static MADE: OnceLock<()> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let docker = |args: &[&str]| {
+            Command::new("docker").args(args).output().expect("the docker command is missing")
+        };
+        let up = docker(&["version"]);
+        assert!(
+            up.status.success(),
+            "Docker does not answer, start dockerd first (as `make test` does): {}",
+            String::from_utf8_lossy(&up.stderr)
+        );
+        if docker(&["image", "inspect", IMAGE]).status.success() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("bin");
+        for name in ["bin", "tmp", "etc"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is not installed");
+        let names = "sh echo cat sleep true id env ls tail nc wget hostname yes head kill pwd seq";
+        for name in names.split(' ') {
+            std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+        }
+        let tar = dir.path().join("image.tar");
+        let packed = Command::new("tar")
+            .arg("-C")
+            .arg(dir.path())
+            .arg("-cf")
+            .arg(&tar)
+            .args(["bin", "tmp", "etc"])
+            .status();
+        assert!(packed.unwrap().success());
+        let change = "ENV PATH=/bin";
+        let made = docker(&["import", "--change", change, tar.to_str().unwrap(), IMAGE]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    });
+    IMAGE
+}
+
+fn shell(script: &str) -> Value {
+    json!({"image": image(), "command": "sh", "args": ["-c", script]})
+}
+
+fn container(bench: &Bench) -> String {
+    format!("web-{}", bench.config.id.alloc)
+}
+
+fn inspect(bench: &Bench, format: &str) -> String {
+    let output = Command::new("docker").args(["inspect", "-f", format, &container(bench)]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn output_files_and_exit_code_arrive() {
+    let script =
+        "echo $GREETING; echo oops >&2; cat /secrets/key; echo data > /alloc/out; echo x > /local/y; exit 5";
+    let mut bench = Bench::new("docker", shell(script));
+    fs::write(bench.config.dirs.secrets.join("key"), "s3cret\n").unwrap();
+    let status = bench.run().await;
+    assert_eq!((status.code, status.oom_killed), (5, false));
+    assert_eq!(status.message, "Docker container exited with non-zero exit code: 5");
+    assert_eq!(bench.log("stdout"), "hello\ns3cret\n");
+    assert_eq!(bench.log("stderr"), "oops\n");
+    assert_eq!(fs::read_to_string(bench.config.dirs.shared.join("out")).unwrap(), "data\n");
+    assert_eq!(fs::read_to_string(bench.config.dirs.local.join("y")).unwrap(), "x\n");
+    let name = container(&bench);
+    bench.finish().await;
+    assert!(!Command::new("docker").args(["inspect", &name]).output().unwrap().status.success());
+}
+
+#[tokio::test]
+async fn limits_name_and_ports_are_what_the_grant_says() {
+    let config = json!({"image": image(), "command": "sleep", "args": ["1000"], "ports": ["http"], "labels": [{"team": "a"}],
+        "ulimit": {"nofile": "100:200"}, "hostname": "box", "cap_drop": ["chown"]});
+    let mut bench = Bench::new("docker", config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let value = listener.local_addr().unwrap().port();
+    drop(listener);
+    let mapping = PortMapping {
+        label: "http".to_owned(),
+        value,
+        to: 8080,
+        host_ip: "127.0.0.1".to_owned(),
+        ..PortMapping::default()
+    };
+    bench.config.ports = vec![mapping];
+    let (handle, started) = bench.try_start().await.unwrap();
+    assert!(started.address.is_some_and(|address| address.starts_with("172.")));
+    assert_eq!(
+        inspect(&bench, "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.CpuShares}}"),
+        "67108864 67108864 100"
+    );
+    assert_eq!(inspect(&bench, "{{.Config.Hostname}} {{.HostConfig.CapDrop}}"), "box [chown net_raw]");
+    assert_eq!(
+        inspect(&bench, "{{json .HostConfig.PortBindings}}"),
+        format!(
+            r#"{{"8080/tcp":[{{"HostIp":"127.0.0.1","HostPort":"{value}"}}],"8080/udp":[{{"HostIp":"127.0.0.1","HostPort":"{value}"}}]}}"#
+        )
+    );
+    assert_eq!(
+        inspect(&bench, "{{index .Config.Labels \"com.hashicorp.nomad.alloc_id\"}} {{.Config.Labels.team}}"),
+        format!("{} a", bench.config.id.alloc)
+    );
+    let stats = bench.driver.stats(&handle).await.unwrap();
+    assert_eq!(stats.pids.len(), 1);
+    bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn stopping_signals_first_and_kills_later() {
+    let mut bench =
+        Bench::new("docker", shell("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done"));
+    let handle = bench.start().await;
+    bench.wait_for_log("stdout", "ready").await;
+    bench.driver.stop(&handle, "", Duration::from_secs(30)).await.unwrap();
+    assert_eq!(bench.wait(&handle).await.code, 3);
+    assert_eq!(bench.log("stdout"), "ready\nbye\n");
+    bench.finish().await;
+    let mut deaf = Bench::new("docker", shell("trap '' TERM; echo ready; while :; do sleep 0.1; done"));
+    let handle = deaf.start().await;
+    deaf.wait_for_log("stdout", "ready").await;
+    deaf.driver.stop(&handle, "", Duration::from_millis(200)).await.unwrap();
+    assert_eq!(deaf.wait(&handle).await.code, 137);
+    deaf.driver.stop(&handle, "", Duration::from_millis(200)).await.unwrap();
+    deaf.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_agent_loses_and_doubles_no_output() {
+    let script =
+        "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; [ $((i % 20)) = 0 ] && sleep 0.05; done";
+    let mut bench = Bench::new("docker", shell(script));
+    let handle = bench.start().await;
+    bench.wait_for_log("stdout", "line 20\n").await;
+    // What an agent leaves that dies between writing output and noting that it did.
+    let position = bench.config.dirs.private.join("0.logs");
+    let stale = fs::read(&position).unwrap();
+    bench.wait_for_log("stdout", "line 60\n").await;
+    bench.driver = herder::drivers::all(&options()).remove("docker").unwrap();
+    fs::write(&position, stale).unwrap();
+    bench.driver.recover(&handle).await.unwrap();
+    assert_eq!(bench.wait(&handle).await.code, 0);
+    let expected: String = (1..=400).map(|number| format!("line {number}\n")).collect();
+    assert_eq!(bench.log("stdout"), expected);
+    bench.driver.remove(&handle).await.unwrap();
+    assert_eq!(bench.driver.recover(&handle).await, Err(DriverError::NotFound));
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn running_out_of_memory_is_reported() {
+    let mut bench = Bench::new("docker", shell("exec tail /dev/zero"));
+    bench.config.grant.memory.memory_mb = 16;
+    let status = bench.run().await;
+    assert_eq!((status.code, status.oom_killed, status.message.as_str()), (137, true, "OOM Killed"));
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn commands_run_inside_the_container() {
+    let mut bench = Bench::new("docker", shell("exec sleep 1000"));
+    let handle = bench.start().await;
+    let command = ["sh", "-c", "echo $GREETING; echo bad >&2; exit 3"].map(str::to_owned);
+    let (code, output) = bench.driver.exec(&handle, &command, Duration::from_secs(30)).await.unwrap();
+    let output = String::from_utf8(output).unwrap();
+    assert_eq!(code, 3);
+    assert!(output.contains("hello\n") && output.contains("bad\n"), "{output}");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_had_is_named() {
+    image();
+    let config = json!({"image": "registry.invalid/no/such:1", "image_pull_timeout": "20s"});
+    let mut bench = Bench::new("docker", config);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    let progress = Arc::new(move |text: &str| sink.lock().unwrap().push(text.to_owned()));
+    let error = bench.driver.start(&bench.config, progress).await.unwrap_err();
+    assert!(error.to_string().starts_with("Failed to pull `registry.invalid/no/such:1`: "), "{error}");
+    assert!(error.is_recoverable());
+    assert_eq!(*seen.lock().unwrap(), ["Downloading image"]);
+    bench.set_config(json!({"image": image(), "command": "no-such-program"}));
+    let error = bench.try_start().await.unwrap_err();
+    assert!(error.to_string().starts_with("Failed to start container "), "{error}");
+    assert!(!error.is_recoverable());
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_docker_that_is_not_there_may_come_back() {
+    let endpoint = "unix:///nonexistent/docker.sock".to_owned();
+    let docker = DockerOptions { endpoint, ..DockerOptions::default() };
+    let options = herder::drivers::DriverOptions { docker, ..options() };
+    let mut bench = Bench::with(&options, "docker", json!({"image": "x:1"}));
+    let info = bench.driver.fingerprint().await;
+    assert!(!info.detected);
+    assert_eq!(info.health_description, "Failed to connect to docker daemon");
+    assert!(bench.try_start().await.unwrap_err().is_recoverable());
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_agent_forbids_is_refused() {
+    let bench = Bench::new("docker", json!({}));
+    let config = json!({"privileged": true, "cap_add": ["sys_admin"], "command": " x", "imagee": "y", "ulimit": {"nofile": "many"}});
+    assert_eq!(
+        bench.driver.validate(config.as_object().unwrap()),
+        [
+            "missing required option \"image\"",
+            "unsupported option \"imagee\"",
+            "command contains extra white space: \" x\"",
+            "Docker privileged mode is disabled on this Nomad agent",
+            "driver does not allow the following capabilities: sys_admin",
+            "malformed ulimit nofile: \"many\"",
+        ]
+    );
+    for volume in ["/etc:/host", "../../../../etc:/host"] {
+        let mut bench = Bench::new("docker", json!({"image": image(), "volumes": [volume]}));
+        let error = bench.try_start().await.unwrap_err().to_string();
+        assert!(error.starts_with("volumes are not enabled; cannot mount host path"), "{error}");
+        bench.finish().await;
+    }
+    bench.finish().await;
+}
