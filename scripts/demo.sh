@@ -53,9 +53,9 @@ within() {
 
 step="start an agent"
 # Port 0: the system chooses a free one, and the agent says which.
-printf 'name  = "demo"\nports { http = 0 }\ndata_dir = "%s/data"\n' "$dir" >"$dir/agent.hcl"
+printf 'name  = "demo"\nports { http = 0 }\n' >"$dir/agent.hcl"
 unset "${!NOMAD_@}" "${!HERDER_@}"
-"$herder" agent -dev -config "$dir/agent.hcl" >"$dir/agent.log" 2>&1 </dev/null &
+TMPDIR=$dir "$herder" agent -dev -config "$dir/agent.hcl" >"$dir/agent.log" 2>&1 </dev/null &
 agent=$!
 listening() {
     kill -0 "$agent" && grep -q 'agent started' "$dir/agent.log"

@@ -48,8 +48,9 @@ impl Run for PlanJob {
         let path = &self.args[0];
         let show_diff = match self.diff.as_deref() {
             None => true,
-            Some(text) => parse_bool(text)
-                .ok_or_else(|| Failure::from(format!("invalid boolean value {text:?} for -diff: parse error")))?,
+            Some(text) => parse_bool(text).ok_or_else(|| {
+                Failure::from(format!("invalid boolean value {text:?} for -diff: parse error"))
+            })?,
         };
         let file = self.source.load(context, path)?;
         let client = context.client().await?.in_region(&written(&file.wire, "Region"));
@@ -59,7 +60,7 @@ impl Run for PlanJob {
         let plan = answer.map_err(|why| format!("Error during plan: {why}"))?.value;
         let out = context.out;
         if show_diff {
-            out.line(diff::job(plan.field("Diff"), self.verbose, out));
+            out.raw(diff::job(plan.field("Diff"), self.verbose, out).as_bytes());
         }
         out.line(out.paint(Style::Bold, "Scheduler dry-run:"));
         for line in self.dry_run(context, &plan, &file.job.kind, file.job.periodic.as_ref()) {
