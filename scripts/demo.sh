@@ -27,7 +27,9 @@ finish() {
         done
         kill -KILL "$agent" 2>/dev/null || true
     fi
-    rm -rf "$dir"
+    # Only after a crash: an agent that ends leaves nothing mounted.
+    awk -v dir="$dir/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | xargs -r umount --lazy || true
+    rm -rf "$dir" || true
     exit "$status"
 }
 trap finish EXIT
@@ -47,6 +49,10 @@ within() {
             echo "demo: not within $seconds s: $*" >&2
             return 1
         fi
+        if [ -n "$agent" ] && ! kill -0 "$agent" 2>/dev/null; then
+            echo "demo: the agent has ended by itself" >&2
+            return 1
+        fi
         sleep 0.1
     done
 }
@@ -57,9 +63,7 @@ printf 'name  = "demo"\nports { http = 0 }\n' >"$dir/agent.hcl"
 unset "${!NOMAD_@}" "${!HERDER_@}"
 TMPDIR=$dir "$herder" agent -dev -config "$dir/agent.hcl" >"$dir/agent.log" 2>&1 </dev/null &
 agent=$!
-listening() {
-    kill -0 "$agent" && grep -q 'agent started' "$dir/agent.log"
-}
+listening() { grep -q 'agent started' "$dir/agent.log"; }
 within 30 listening
 NOMAD_ADDR=http://$(sed -n 's/^ *Advertise Addrs: HTTP: *//p' "$dir/agent.log")
 export NOMAD_ADDR
@@ -90,15 +94,19 @@ grep -q Herder "$dir/page.html"
 
 step="stop the jobs"
 run job stop web
-run job stop -purge hello
+run job stop -detach hello
 gone() { ! curl --silent --output /dev/null --max-time 2 "http://$address/"; }
 step="wait for the service to be gone"
 within 30 gone
 
 step="end the agent"
-kill -INT "$agent"
-ended() { ! kill -0 "$agent" 2>/dev/null; }
-within 30 ended
-agent=
+ending=$agent agent=
+kill -INT "$ending"
+ended() { ! kill -0 "$ending" 2>/dev/null; }
+within 30 ended || { kill -KILL "$ending" && false; }
+if [ -n "$(find "$dir" -mindepth 1 -name 'herder-dev-*')" ]; then
+    echo "demo: the agent left files behind: $(find "$dir" -name 'herder-dev-*')" >&2
+    exit 1
+fi
 
 printf '\ndemo: done\n'
