@@ -47,7 +47,8 @@ impl Agent {
     pub fn start_in(dir: TempDir, args: &[&str], config: &str) -> Self {
         let file = dir.path().join("agent.hcl");
         let data = dir.path().join("data");
-        let base = format!("data_dir = {data:?}\nbind_addr = \"127.0.0.1\"\nports {{\n  http = 0\n}}\n{config}");
+        let base =
+            format!("data_dir = {data:?}\nbind_addr = \"127.0.0.1\"\nports {{\n  http = 0\n}}\n{config}");
         std::fs::write(&file, base).expect("a writable directory");
         let mut child = Command::new(herder())
             .arg("agent")

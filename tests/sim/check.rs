@@ -230,7 +230,7 @@ fn describe(state: &State) -> String {
 }
 
 /// Keys that still exist and were changed after a revision.
-pub async fn snapshot_keys_changed_since(world: &World, revision: i64) -> Vec<String> {
+pub async fn keys_changed_since(world: &World, revision: i64) -> Vec<String> {
     use herder::store::Store;
     let range = herder::store::Range::Prefix(world.keys.root().to_owned());
     let listing = world.store.list(range, herder::store::ListOptions::default()).await.expect("embedded");

@@ -182,10 +182,10 @@ async fn quiet(world: &World) -> Result<(), Vec<String>> {
     tokio::time::sleep(Duration::from_secs(50)).await;
     let after = world.store.revision().await.expect("embedded");
     if before == after {
-        Ok(())
-    } else {
-        Err(vec![format!("12: {} writes while nothing changed", after - before)])
+        return Ok(());
     }
+    let changed = check::keys_changed_since(world, before).await;
+    Err(vec![format!("12: {} writes while nothing changed: {changed:?}", after - before)])
 }
 
 fn seeds() -> Vec<u64> {

@@ -184,7 +184,7 @@ pub fn stub(state: &State, id: AllocId, entry: &AllocEntry, options: StubOptions
         },
         deployment_status: deployment_status(state, id, entry),
         followup_eval_id: String::new(),
-        next_allocation: text_of(state.next_allocs.get(&id)),
+        next_allocation: text_of(state.next_alloc(id).as_ref()),
         reschedule_tracker: alloc.reschedule_tracker.clone(),
         preempted_allocations: preempted_by(state, id).iter().map(ToString::to_string).collect(),
         preempted_by_allocation: text_of(alloc.preempted_by.as_ref()),
