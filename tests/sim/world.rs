@@ -242,6 +242,10 @@ impl World {
                 "Resources": {"CPU": 400, "MemoryMB": 300},
             }],
         });
+        if wish.kind == "system" {
+            group["Count"] = json!(1);
+            group["ReschedulePolicy"] = json!(null);
+        }
         if let Some(update) = update {
             group["Update"] = update;
         }

@@ -78,6 +78,8 @@ pub struct View {
     pub status: Option<Stored<JobStatus>>,
     /// Older versions that were proven healthy, oldest first.
     pub stable: Vec<Arc<Job>>,
+    /// Nodes that new work may go to; filled for jobs that run on every node.
+    pub ready_nodes: Vec<NodeId>,
 }
 
 impl View {
@@ -113,6 +115,7 @@ impl View {
             allocs,
             status,
             stable,
+            ready_nodes: job.as_ref().map_or_else(Vec::new, |job| ready_nodes(state, &job.value)),
             job,
         }
     }
@@ -121,6 +124,13 @@ impl View {
     pub fn running_job(&self) -> Option<&Stored<Job>> {
         self.job.as_ref().filter(|job| !job.value.stop && !job.value.is_template())
     }
+}
+
+fn ready_nodes(state: &State, job: &Job) -> Vec<NodeId> {
+    if !job.job_type().is_on_every_node() || job.stop || job.is_template() {
+        return Vec::new();
+    }
+    state.nodes.iter().filter(|(_, node)| node.is_schedulable()).map(|(id, _)| *id).collect()
 }
 
 fn alloc_of(state: &State, entry: &AllocEntry, desired: &Arc<Allocation>, job: Option<Arc<Job>>) -> Alloc {
