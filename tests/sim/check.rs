@@ -29,8 +29,7 @@ pub async fn snapshot(world: &World) -> State {
     mirror.wait_for(1, std::time::Duration::from_secs(5)).await;
     cancel.cancel();
     let _ = task.await;
-    let state = mirror.read().clone();
-    state
+    mirror.read().clone()
 }
 
 /// What must hold at every moment.
