@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::mirror::derive::FORCE_RESCHEDULE;
+use crate::mirror::derive::stop_intent;
 use crate::model::allocation::ClientStatus;
 use crate::model::allocation::RescheduleTracker;
 use crate::model::diff::UpdateKind;
@@ -35,9 +37,6 @@ pub mod reason {
     pub const LOST: &str = "alloc is lost since its node is down";
     pub const RESCHEDULED: &str = "alloc was rescheduled because it failed";
 }
-
-/// The user's order to move one allocation.
-const STOP_ALLOC: &str = "stop-alloc/";
 
 /// A change of an existing allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,6 +254,9 @@ impl GroupPass<'_> {
         if in_failed_rollout && !alloc.was_rejected() {
             return Class::Filled;
         }
+        if self.view.intents.contains_key(FORCE_RESCHEDULE) {
+            return Class::Failed;
+        }
         let policy = self.group.reschedule_policy.as_ref();
         match reschedule::decide(policy, &alloc.desired, alloc.report.as_deref(), self.now) {
             Reschedule::Now => Class::Failed,
@@ -378,7 +380,7 @@ impl GroupPass<'_> {
         for alloc in
             filled.values().filter(|alloc| !alloc.status.is_terminal() && !busy.contains(&alloc.id()))
         {
-            let asked = self.view.intents.contains_key(&format!("{STOP_ALLOC}{}", alloc.id()));
+            let asked = self.view.intents.contains_key(&stop_intent(alloc.id()));
             let drains = alloc.node == NodeCondition::Draining;
             if !asked && (!drains || budget == 0) {
                 continue;
