@@ -1,6 +1,5 @@
 //! `operator api`
 
-
 use bytes::Bytes;
 use http::Method;
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::mirror::derive;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::model::allocation::ClientStatus;
@@ -31,7 +32,7 @@ const LAUNCHES_KEPT: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Doomed {
     pub key: Key,
-    /// For keys that users write: only if nobody wrote since.
+    /// For keys that users write: only if nobody wrote since. 0: only if there is no such key.
     pub unless_changed_since: Option<Revision>,
 }
 
@@ -55,6 +56,9 @@ pub fn purged(state: &State, id: &JobId) -> Vec<Doomed> {
     let mut doomed = belongings(state, id);
     if let (true, Some(job)) = (is_purged, current) {
         doomed.push(Doomed { key: Key::Job(id.clone()), unless_changed_since: Some(job.modified) });
+    } else if !doomed.is_empty() {
+        // The key itself is gone already, but what lies beside it is known by the key only.
+        doomed.push(Doomed { key: Key::Job(id.clone()), unless_changed_since: Some(0) });
     }
     doomed
 }
@@ -246,8 +250,7 @@ impl Sweep<'_> {
 
     fn versions(&self, id: &JobId, job: &Job, doomed: &mut Vec<Doomed>) {
         let Some(all) = self.state.versions.get(id) else { return };
-        let stable =
-            self.state.statuses.get(id).and_then(|status| status.value.stable_versions.last().copied());
+        let stable = all.keys().rev().copied().find(|version| derive::is_stable(self.state, id, *version));
         let in_use: BTreeSet<u64> = self
             .state
             .allocs_of_job(id)
