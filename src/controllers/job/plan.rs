@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::mirror::derive::FORCE_RESCHEDULE;
+use crate::mirror::derive::stop_intent;
 use crate::model::allocation::ClientStatus;
 use crate::model::allocation::RescheduleTracker;
 use crate::model::diff::UpdateKind;
@@ -42,9 +44,6 @@ pub mod reason {
 
 /// First and longest pause before failed work is tried again on its node.
 const SYSTEM_RETRY: (Span, Span) = (Span::from_secs(30), Span::from_secs(3600));
-
-/// The user's order to move one allocation.
-const STOP_ALLOC: &str = "stop-alloc/";
 
 /// A change of an existing allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,6 +265,9 @@ impl GroupPass<'_> {
         if in_failed_rollout && !alloc.was_rejected() {
             return Class::Filled;
         }
+        if self.view.intents.contains_key(FORCE_RESCHEDULE) {
+            return Class::Failed;
+        }
         let policy = self.reschedule_policy();
         match reschedule::decide(policy.as_ref(), &alloc.desired, alloc.report.as_deref(), self.now) {
             Reschedule::Now => Class::Failed,
@@ -483,7 +485,7 @@ impl GroupPass<'_> {
         for alloc in
             filled.values().filter(|alloc| !alloc.status.is_terminal() && !busy.contains(&alloc.id()))
         {
-            let asked = self.view.intents.contains_key(&format!("{STOP_ALLOC}{}", alloc.id()));
+            let asked = self.view.intents.contains_key(&stop_intent(alloc.id()));
             let drains = alloc.node == NodeCondition::Draining;
             if !asked && (!drains || budget == 0) {
                 continue;
