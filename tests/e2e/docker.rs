@@ -87,7 +87,7 @@ fn a_container_finds_a_service_and_restarts_when_its_port_changes() {
     let agent = Agent::dev();
     let group = "network {\n port \"db\" {\n to = 6379\n }\n }\n service {\n name = \"db\"\n port = \"db\"\n \
                  provider = \"nomad\"\n }";
-    let db = job("db", group, "", "exec sleep 1000");
+    let db = job("db", group, "", "exec sleep 1000").replace("config {", "config {\n ports = [\"db\"]");
     run(&agent, "db", &db);
     let port_of = |alloc: &str| {
         agent.get(&format!("/v1/allocation/{alloc}"))["AllocatedResources"]["Shared"]["Ports"][0]["Value"]
