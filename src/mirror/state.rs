@@ -152,6 +152,13 @@ pub enum Table {
     Other,
 }
 
+/// Namespace and name of a service.
+pub type ServiceName = (String, String);
+/// A node, and the id of a registration there.
+pub type RegistrationId = (NodeId, String);
+/// The instances of a service.
+pub type Registrations = BTreeMap<RegistrationId, Stored<ServiceRegistration>>;
+
 /// Everything, as of `revision`.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -176,8 +183,8 @@ pub struct State {
     pub next_allocs: BTreeMap<AllocId, BTreeSet<(Revision, AllocId)>>,
     pub nodes: BTreeMap<NodeId, NodeEntry>,
     /// Registrations by namespace and service name, then by node and registration id.
-    pub services: BTreeMap<(String, String), BTreeMap<(NodeId, String), Stored<ServiceRegistration>>>,
-    pub service_names: BTreeMap<(NodeId, String), (String, String)>,
+    pub services: BTreeMap<ServiceName, Registrations>,
+    pub service_names: BTreeMap<RegistrationId, ServiceName>,
     pub namespaces: BTreeMap<String, Stored<Value>>,
     pub pools: BTreeMap<String, Stored<Value>>,
     pub configs: BTreeMap<String, Stored<Value>>,

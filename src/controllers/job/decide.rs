@@ -229,8 +229,16 @@ impl Deciding<'_> {
                 self.pass.outcome.placed.insert(name.clone(), decision.metric);
             }
             if let Some((metric, unplaced)) = decision.failed {
-                self.pass.outcome.queued.insert(name.clone(), unplaced.len() as u64);
-                self.pass.outcome.failed.insert(name.clone(), metric);
+                // Work on every node is not wanted on nodes that its constraints exclude.
+                let unplaced = if job.value.job_type().is_on_every_node() {
+                    decision.refusals.iter().filter(|refusal| refusal.reason.is_exhausted()).count()
+                } else {
+                    unplaced.len()
+                };
+                if unplaced > 0 {
+                    self.pass.outcome.queued.insert(name.clone(), unplaced as u64);
+                    self.pass.outcome.failed.insert(name.clone(), metric);
+                }
             }
         }
     }

@@ -162,7 +162,7 @@ fn create(
                 && alloc.desired.job_version == job.value.version
                 && alloc.desired.job_create_index == job.created as u64
         });
-        starts |= (updating || !plan.place.is_empty()) && (updating || !has_current);
+        starts |= updating || (!plan.place.is_empty() && !has_current);
         if group.count() > 0 {
             states.insert(
                 group.name.clone(),

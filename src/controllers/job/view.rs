@@ -91,6 +91,8 @@ pub struct View {
     pub copy: Option<Arc<Job>>,
     /// Versions that were proven or declared healthy, oldest first.
     pub stable: Vec<Arc<Job>>,
+    /// Nodes that new work may go to; filled for jobs that run on every node.
+    pub ready_nodes: Vec<NodeId>,
 }
 
 impl View {
@@ -128,6 +130,7 @@ impl View {
             allocs,
             status: state.statuses.get(id).cloned(),
             stable,
+            ready_nodes: job.as_ref().map_or_else(Vec::new, |job| ready_nodes(state, &job.value)),
             job,
         }
     }
@@ -145,6 +148,13 @@ impl View {
     pub fn running_job(&self) -> Option<&Stored<Job>> {
         self.job.as_ref().filter(|job| !job.value.stop && !job.value.is_template())
     }
+}
+
+fn ready_nodes(state: &State, job: &Job) -> Vec<NodeId> {
+    if !job.job_type().is_on_every_node() || job.stop || job.is_template() {
+        return Vec::new();
+    }
+    state.nodes.iter().filter(|(_, node)| node.is_schedulable()).map(|(id, _)| *id).collect()
 }
 
 fn alloc_of(state: &State, entry: &AllocEntry, desired: &Arc<Allocation>, job: Option<Arc<Job>>) -> Alloc {

@@ -1,6 +1,7 @@
 //! What may be deleted at this moment. Pure.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::mirror::derive;
@@ -282,11 +283,11 @@ impl Sweep<'_> {
 
     /// Finished children beyond the number that is kept.
     fn children(&self, doomed: &mut Vec<Doomed>) {
-        let mut by_parent: std::collections::BTreeMap<(String, String), Vec<(i64, JobId, Revision)>> =
-            std::collections::BTreeMap::new();
+        // Submit time, id and revision of the finished children of each parent.
+        let mut by_parent: BTreeMap<JobId, Vec<(i64, JobId, Revision)>> = BTreeMap::new();
         for (id, job) in self.state.all_jobs() {
             if !job.value.parent_id.is_empty() && self.is_dead(id, &job.value) {
-                let parent = (id.namespace.to_string(), job.value.parent_id.clone());
+                let parent = JobId::new(std::sync::Arc::clone(&id.namespace), job.value.parent_id.as_str());
                 by_parent.entry(parent).or_default().push((job.value.submit_time, id.clone(), job.modified));
             }
         }
