@@ -96,7 +96,7 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
 
 const MAX_FILE_LINES: usize = 700;
 /// Longer ones, with the length that they may not exceed. The list may only shrink.
-const LONG_FILES: &[(&str, usize)] = &[("src/agent/real/tests.rs", 798), ("src/agent/task.rs", 971)];
+const LONG_FILES: &[(&str, usize)] = &[("src/agent/real/tests.rs", 798), ("src/agent/task.rs", 955)];
 
 const MAX_ARCHITECTURE_LINES: usize = 300;
 
@@ -332,7 +332,7 @@ fn forbidden(file: &File) -> Vec<String> {
 
 /// The prefixes of `src/store/key.rs` that a document does not name.
 fn undocumented_keys(key_rs: &str, document: &str) -> Vec<String> {
-    let pattern = Regex::new(r#"format!\("\{(?:root|\}?)?\}?([a-z_]+)(/?)"#).expect("a pattern");
+    let pattern = Regex::new(r#"format!\("\{(?:root)?\}([a-z_]+)(/?)"#).expect("a pattern");
     let mut found = BTreeSet::new();
     for prefix in pattern.captures_iter(key_rs) {
         found.insert(format!("{}{}", &prefix[1], &prefix[2]));
