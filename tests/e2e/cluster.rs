@@ -144,7 +144,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let endpoints = self.etcd.endpoints().join(",");
         let straight = |args: &[&str]| straight(&endpoints, args);
-        let listed = straight(&["operator", "api", "/v1/jobs"]);
+        let listed = straight(&["operator", "api", "-X", "GET", "/v1/jobs"]);
         let jobs: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap_or_default();
         for job in jobs.iter().filter_map(|job| job["ID"].as_str()) {
             straight(&["job", "stop", "-detach", "-purge", job]);
@@ -319,6 +319,62 @@ fn an_outage_of_etcd_longer_than_every_lease_stops_nothing() {
     assert_eq!(cluster.processes(&web), processes);
 }
 
+const MANUAL: &str = r#"
+job "manual" {
+  group "g" {
+    count = 2
+    update {
+      health_check     = "manual"
+      healthy_deadline = "5m"
+    }
+    task "t" {
+      driver       = "raw_exec"
+      shutdown_delay = "5m"
+      config {
+        command = "/bin/sleep"
+        args    = ["900"]
+      }
+      resources {
+        cpu    = 20
+        memory = 16
+      }
+    }
+  }
+}
+"#;
+
+#[test]
+fn health_that_a_user_declares_decides_a_rollout() {
+    let cluster = Cluster::start(1, 1, 1);
+    let api = cluster.api();
+    api.ok(&["job", "run", "-detach", text(&api.file("manual.nomad.hcl", MANUAL))]);
+    let allocs = cluster.running("manual", 2);
+    let deployment = || api.get("/v1/job/manual/deployment");
+    let id = deployment()["ID"].as_str().expect("a deployment").to_owned();
+    assert_eq!(deployment()["Status"], "running");
+    let declare = |alloc: &String| {
+        let order = json!({"DeploymentID": id, "HealthyAllocationIDs": [alloc]}).to_string();
+        let file = api.file("order.json", &order);
+        let mut command = Command::new(herder());
+        command.args(["operator", "api", "-X", "PUT", &format!("/v1/deployment/allocation-health/{id}")]);
+        command.env("NOMAD_ADDR", &api.address).stdin(std::fs::File::open(file).expect("just written"));
+        assert!(command.output().expect("it starts").status.success());
+    };
+    let mut ids = allocs.keys();
+    declare(ids.next().expect("two"));
+    let healthy = || deployment()["TaskGroups"]["g"]["HealthyAllocs"].as_u64();
+    eventually("one is healthy", || (healthy() == Some(1)).then_some(()));
+    assert_eq!(deployment()["Status"], "running");
+    declare(ids.next().expect("two"));
+    eventually("the rollout is done", || (deployment()["Status"] == "successful").then_some(()));
+    assert_eq!(healthy(), Some(2), "the word stands as long as the deployment");
+    // Stopping hurries past the shutdown delay when told to.
+    api.ok(&["job", "stop", "-detach", "-no-shutdown-delay", "manual"]);
+    eventually("both ended at once", || {
+        api.allocs("manual").iter().all(|alloc| alloc["ClientStatus"] == "complete").then_some(())
+    });
+}
+
 /// The API's form of a job.
 fn job_json(id: &str, sleep: u32) -> Value {
     json!({
@@ -450,10 +506,14 @@ fn an_agent_that_finds_another_cluster_keeps_its_tasks() {
     let orders = || etcdctl(&cluster.etcd, &["get", "--prefix", "/elsewhere/agents/", "--keys-only"]);
     eventually("the other cluster takes the node in", || orders().contains("desired/control").then_some(()));
     throughout(LEASE / 5, "the orders of another cluster end nothing", || lives(&process));
+    let live = |cluster: &Cluster| {
+        etcdctl(&cluster.etcd, &["get", "--prefix", "/herder/agents/", "--keys-only"])
+            .contains("reported/live")
+    };
+    eventually("its lease at home has ended", || (!live(&cluster)).then_some(()));
     cluster.left.insert("n0".to_owned(), lost.kill());
     cluster.start_node("n0");
-    let live = || etcdctl(&cluster.etcd, &["get", "--prefix", "/herder/agents/", "--keys-only"]);
-    eventually("it is home again", || live().contains("reported/live").then_some(()));
+    eventually("it is home again", || live(&cluster).then_some(()));
     cluster.start_server("s0");
     cluster.run("web2", 1);
     cluster.running("web2", 1);

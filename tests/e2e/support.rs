@@ -90,7 +90,7 @@ impl Agent {
 
     /// `GET` on the API.
     pub fn get(&self, path: &str) -> Value {
-        let text = self.ok(&["operator", "api", path]);
+        let text = self.ok(&["operator", "api", "-X", "GET", path]);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
 
