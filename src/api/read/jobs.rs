@@ -138,7 +138,9 @@ fn version_diffs(call: &Call, versions: &[Job]) -> Result<Vec<JobDiff>, ApiError
         Some(base) => versions.iter().map(|job| (base, job)).collect(),
         None => versions.windows(2).map(|pair| (&pair[1], &pair[0])).collect(),
     };
-    Ok(pairs.into_iter().map(|(old, new)| diff(Some(old), new, true)).collect())
+    // What a change would force is for plans to say: these have happened.
+    let plain = |(old, new): (&Job, &Job)| diff(Some(old), new, true).without_annotations();
+    Ok(pairs.into_iter().map(plain).collect())
 }
 
 pub(in crate::api) fn allocations(view: &View<'_>, call: &Call) -> Result<Found, ApiError> {

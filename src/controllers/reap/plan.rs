@@ -54,6 +54,8 @@ pub fn purged(state: &State, id: &JobId) -> Vec<Doomed> {
         return Vec::new();
     }
     let mut doomed = belongings(state, id);
+    // Whoever ordered the purge still follows its evaluation: those go by age.
+    doomed.retain(|doomed| !matches!(doomed.key, Key::Evaluation(..)));
     if let (true, Some(job)) = (is_purged, current) {
         doomed.push(Doomed { key: Key::Job(id.clone()), unless_changed_since: Some(job.modified) });
     } else if !doomed.is_empty() {
@@ -119,9 +121,11 @@ pub fn sweep(state: &State, now: Time, thresholds: &Thresholds) -> Vec<Doomed> {
     for id in jobs {
         match state.job(id) {
             Some(job) if !job.value.purge => sweep.job(id, &job, &mut doomed),
-            Some(_) => doomed.extend(purged(state, id)),
-            None if !state.jobs.contains_key(id) => doomed.extend(purged(state, id)),
-            None => {}
+            None if state.jobs.contains_key(id) => {}
+            Some(_) | None => {
+                doomed.extend(purged(state, id));
+                sweep.evaluations_of_gone(id, &mut doomed);
+            }
         }
     }
     sweep.children(&mut doomed);
@@ -228,6 +232,15 @@ impl Sweep<'_> {
             // The newest is kept: it says why the job is as it is.
             if (position > 0 && old) || position >= self.thresholds.evaluations_per_job.max(1) {
                 doomed.push(ours(Key::Evaluation(id.clone(), eval.value.id)));
+            }
+        }
+    }
+
+    fn evaluations_of_gone(&self, id: &JobId, doomed: &mut Vec<Doomed>) {
+        for (eval, evaluation) in self.state.evaluations.get(id).into_iter().flatten() {
+            let old = self.is_old(evaluation.value.modify_time, self.thresholds.evaluation);
+            if evaluation.value.status.is_terminal() && old {
+                doomed.push(ours(Key::Evaluation(id.clone(), *eval)));
             }
         }
     }
