@@ -158,6 +158,11 @@ impl Drop for Cluster {
             let left = etcdctl(&self.etcd, &["get", "--prefix", "/herder/agents/", "--keys-only"]);
             (!left.contains("/desired/allocs/")).then_some(())
         });
+        eventually("the nodes have tidied up", || {
+            let allocs = self.nodes.values().map(|node| node.dir.path().join("data/alloc"));
+            let left = |directory: PathBuf| std::fs::read_dir(directory).map_or(0, Iterator::count);
+            (allocs.map(left).sum::<usize>() == 0).then_some(())
+        });
     }
 }
 
@@ -461,10 +466,17 @@ fn the_command_line_works_straight_on_etcd() {
         told(&["alloc", "logs", &alloc]).contains("hello").then_some(())
     });
     told(&["job", "stop", "-detach", "-purge", "direct"]);
-    eventually("nothing of a purged job is left", || {
+    let mut left = String::new();
+    let gone = || {
         let keys = etcdctl(&cluster.etcd, &["get", "--prefix", "/herder/", "--keys-only"]);
-        (!keys.contains("/direct")).then_some(())
-    });
+        let ours = keys.lines().filter(|key| key.contains("/direct")).collect::<Vec<_>>().join(" ");
+        if ours != left {
+            eprintln!("left of the purged job: {ours}");
+            left = ours;
+        }
+        left.is_empty().then_some(())
+    };
+    eventually("nothing of a purged job is left", gone);
 }
 
 #[test]
