@@ -108,10 +108,6 @@ impl Agent {
         path
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// kill -9; tasks stay. Gives back the directory for the next agent.
     pub fn kill(mut self) -> TempDir {
         let _ = self.child.kill();
