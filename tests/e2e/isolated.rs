@@ -65,6 +65,15 @@ fn serve(mut stream: TcpStream, dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// A development agent whose node can be planned with.
+fn dev() -> Agent {
+    let agent = Agent::dev();
+    eventually("the node is ready", || {
+        agent.get("/v1/nodes").get(0).filter(|node| node["Status"] == "ready").map(|_| ())
+    });
+    agent
+}
+
 /// The id of a job's newest allocation.
 fn newest(agent: &Agent, job: &str) -> String {
     agent.allocs(job)[0]["ID"].as_str().expect("an id").to_owned()
@@ -114,7 +123,7 @@ EOT
 
 #[test]
 fn an_isolated_task_sees_its_own_root_and_has_its_own_limits() {
-    let agent = Agent::dev();
+    let agent = dev();
     // It tells its control groups and waits until the limits have been read from outside.
     let script = r#"id -u
 for path in /usr/x /etc/x /bin/x; do (echo x > $path) 2>/dev/null && echo "wrote $path"; done
@@ -155,7 +164,7 @@ until [ -e /alloc/data/go ]; do sleep 0.1; done"#;
 
 #[test]
 fn a_task_over_its_memory_is_killed_and_says_so() {
-    let agent = Agent::dev();
+    let agent = dev();
     let file = agent.file("eat.nomad.hcl", &shell("eat", "exec tail /dev/zero", 20));
     agent.ok(&["job", "run", "-detach", text(&file)]);
     eventually("the task has failed", || {
@@ -175,7 +184,7 @@ job "example" {
         source = "http://FILES/server.tar.gz"
       }
       config {
-        command = "server"
+        command = "busybox"
         args = [
           "httpd",
           "-f",
@@ -200,9 +209,9 @@ job "example" {
 #[test]
 fn a_downloaded_server_answers_on_its_port_from_inside_its_root() {
     let dir = tempfile::tempdir().expect("a directory");
-    std::fs::copy("/bin/busybox", dir.path().join("server")).expect("busybox is installed");
+    std::fs::copy("/bin/busybox", dir.path().join("busybox")).expect("busybox is installed");
     let (archive, from) = (dir.path().join("server.tar.gz"), text(dir.path()));
-    let packed = answer(Command::new("tar").args(["czf", text(&archive), "-C", from, "server"]));
+    let packed = answer(Command::new("tar").args(["czf", text(&archive), "-C", from, "busybox"]));
     assert_eq!(packed.code, 0, "{}", packed.stderr);
     let files = Files::new(dir.path());
     let agent = Agent::start(&["-dev", "-dc", "infrastructure_at_home"], "");
@@ -219,11 +228,12 @@ fn a_downloaded_server_answers_on_its_port_from_inside_its_root() {
             task["Networks"][0]["DynamicPorts"][0]["Value"].as_u64()
         })
         .expect("a port");
-    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).expect("the server listens");
-    stream.write_all(b"GET /local/server HTTP/1.0\r\n\r\n").expect("the server reads");
+    let mut stream =
+        eventually("the server listens", || TcpStream::connect(format!("127.0.0.1:{port}")).ok());
+    stream.write_all(b"GET /local/busybox HTTP/1.0\r\n\r\n").expect("the server reads");
     let mut reply = vec![0; 15];
     stream.read_exact(&mut reply).expect("the server answers");
-    assert_eq!(String::from_utf8_lossy(&reply), "HTTP/1.0 200 OK");
+    assert_eq!(String::from_utf8_lossy(&reply), "HTTP/1.1 200 OK");
 }
 
 const JAVA: &str = r#"
@@ -282,7 +292,7 @@ fn a_java_job_runs_and_rolls_to_another_artifact_only_with_the_right_index() {
     let dir = tempfile::tempdir().expect("a directory");
     make_jars(dir.path());
     let files = Files::new(dir.path());
-    let agent = Agent::dev();
+    let agent = dev();
     let first = JAVA.replace("FILES", &files.address);
     let file = agent.file("hello-java.nomad", &first);
     let told = agent.ok(&["job", "run", text(&file)]);
@@ -330,7 +340,7 @@ fn a_java_job_runs_and_rolls_to_another_artifact_only_with_the_right_index() {
 
 #[test]
 fn a_static_port_places_one_per_node_and_explains_the_rest() {
-    let agent = Agent::dev();
+    let agent = dev();
     let job = r#"
 job "fixed" {
   group "g" {
@@ -370,7 +380,7 @@ job "fixed" {
 
 #[test]
 fn a_missing_driver_or_datacenter_is_named() {
-    let agent = Agent::dev();
+    let agent = dev();
     let job = |datacenter: &str, driver: &str| {
         format!(
             "job \"pot\" {{\n datacenters = [\"{datacenter}\"]\n group \"g\" {{\n task \"t\" {{\n \
@@ -388,8 +398,19 @@ fn a_missing_driver_or_datacenter_is_named() {
 }
 
 #[test]
+fn a_node_that_may_not_offer_a_driver_is_not_chosen_for_it() {
+    let agent = Agent::start(&["-dev"], "client {\n  options = { \"driver.denylist\" = \"java\" }\n}\n");
+    eventually("the node is ready", || {
+        agent.get("/v1/nodes").get(0).filter(|node| node["Status"] == "ready").map(|_| ())
+    });
+    let file = agent.file("hello-java.nomad", JAVA);
+    let plan = agent.cli(&["job", "plan", text(&file)]).stdout;
+    assert!(plan.contains("* Constraint \"missing drivers\": 1 nodes excluded by filter"), "{plan}");
+}
+
+#[test]
 fn a_syntax_error_is_shown_where_it_is() {
-    let agent = Agent::dev();
+    let agent = dev();
     let file = agent.file("broken.nomad", "job \"a\" {\n  group \"g\" {\n    ...\n  }\n}\n");
     for (command, code) in [("run", 1), ("plan", 255), ("validate", 1)] {
         let answer = agent.cli(&["job", command, text(&file)]);
