@@ -142,9 +142,10 @@ async fn commands_run_inside_the_task() {
 #[tokio::test]
 async fn removing_an_earlier_run_leaves_the_present_one_alone() {
     let mut bench = Bench::new("raw_exec", json!({"command": "sleep", "args": ["1000"]}));
+    bench.config.id.run = 1;
     let first = bench.start().await;
     bench.driver.stop(&first, "SIGKILL", Duration::from_secs(10)).await.unwrap();
-    bench.config.id.run = 1;
+    bench.config.id.run = 2;
     let second = bench.start().await;
     bench.driver.remove(&first).await.unwrap();
     assert_eq!(bench.driver.recover(&first).await, Err(DriverError::NotFound));
