@@ -138,8 +138,7 @@ pub fn herder() -> &'static str {
 
 /// Runs a command to its end.
 pub fn answer(command: &mut Command) -> Answer {
-    let Output { status, stdout, stderr } =
-        command.stdin(Stdio::null()).output().expect("the command starts");
+    let Output { status, stdout, stderr } = command.output().expect("the command starts");
     Answer {
         code: status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),
