@@ -198,7 +198,8 @@ impl AgentConfig {
             hostname.clone_into(&mut self.name);
         }
         if self.dev && self.data_dir.as_os_str().is_empty() {
-            self.data_dir = std::env::temp_dir().join(format!("herder-dev-{}", uuid::Uuid::new_v4().simple()));
+            self.data_dir =
+                std::env::temp_dir().join(format!("herder-dev-{}", uuid::Uuid::new_v4().simple()));
             self.temporary_data = true;
         }
         for text in [
@@ -220,7 +221,11 @@ impl AgentConfig {
         beneath(&mut client.alloc_mounts_dir, "alloc_mounts");
         beneath(&mut self.plugin_dir, "plugins");
         // The older way to say it, still found in many tutorials.
-        if client.options.get("driver.raw_exec.enable").is_some_and(|text| matches!(text.as_str(), "1" | "true")) {
+        if client
+            .options
+            .get("driver.raw_exec.enable")
+            .is_some_and(|text| matches!(text.as_str(), "1" | "true"))
+        {
             let plugin = self.plugin.entry("raw_exec".to_owned()).or_default();
             if plugin.config.get("enabled").is_none() {
                 plugin.set("enabled", true.into());
@@ -257,13 +262,17 @@ impl AgentConfig {
         let pool = &client.node_pool;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if pool.is_empty() || pool.len() > 128 || !pool.chars().all(plain) || pool == "all" {
-            return invalid(format!("Invalid node pool: {pool:?} is not a name of letters, digits, '-' and '_'"));
+            return invalid(format!(
+                "Invalid node pool: {pool:?} is not a name of letters, digits, '-' and '_'"
+            ));
         }
         if client.min_dynamic_port > client.max_dynamic_port {
             let range = format!("min={} is above max={}", client.min_dynamic_port, client.max_dynamic_port);
             return invalid(format!("Invalid dynamic port range: {range}"));
         }
-        if let Some((name, _)) = client.host_volume.iter().find(|(_, volume)| volume.path.as_os_str().is_empty()) {
+        if let Some((name, _)) =
+            client.host_volume.iter().find(|(_, volume)| volume.path.as_os_str().is_empty())
+        {
             return invalid(format!("Missing path in host_volume config {name:?}"));
         }
         const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"];
@@ -298,7 +307,11 @@ impl AgentConfig {
         let given = &self.advertise.http;
         if !given.is_empty() {
             let with_port = given.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            return Ok(if with_port && !given.ends_with(']') { given.clone() } else { format!("{given}:{port}") });
+            return Ok(if with_port && !given.ends_with(']') {
+                given.clone()
+            } else {
+                format!("{given}:{port}")
+            });
         }
         let listeners = self.http_listeners()?;
         let bound = listeners.first().map(std::net::SocketAddr::ip);

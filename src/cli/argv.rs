@@ -148,7 +148,10 @@ mod tests {
 
     #[test]
     fn bad_flags_are_named_with_a_suggestion() {
-        assert_eq!(run("-detatch").unwrap_err(), "flag provided but not defined: -detatch\nDid you mean -detach?");
+        assert_eq!(
+            run("-detatch").unwrap_err(),
+            "flag provided but not defined: -detatch\nDid you mean -detach?"
+        );
         assert_eq!(run("-zzzzzz").unwrap_err(), "flag provided but not defined: -zzzzzz");
         assert_eq!(run("-var").unwrap_err(), "flag needs an argument: -var");
         assert_eq!(run("-detach=x").unwrap_err(), "invalid boolean value \"x\" for -detach: parse error");
@@ -158,6 +161,9 @@ mod tests {
     fn a_command_line_to_execute_is_left_alone() {
         let args: Vec<String> = ["-detach", "abc", "ls", "-detach"].map(str::to_owned).to_vec();
         let parsed = normalise(&command(), &args, Some(1)).unwrap();
-        assert_eq!(parsed, Parsed::Run(["--detach", "--", "abc", "ls", "-detach"].map(str::to_owned).to_vec()));
+        assert_eq!(
+            parsed,
+            Parsed::Run(["--detach", "--", "abc", "ls", "-detach"].map(str::to_owned).to_vec())
+        );
     }
 }

@@ -90,7 +90,8 @@ impl Run for DeploymentStatus {
             return Err("The monitor flag cannot be used with the '-json' or '-t' flags".into());
         }
         if self.args.is_empty() {
-            let list = ListDeployments { verbose: self.verbose, format: self.format, ..ListDeployments::default() };
+            let list =
+                ListDeployments { verbose: self.verbose, format: self.format, ..ListDeployments::default() };
             return list.run(context).await;
         }
         let (client, found) = find(context, &self.args, self.verbose).await?;
@@ -159,7 +160,8 @@ impl Run for FailDeployment {
         let change = self.change;
         let (client, found) = find(context, &change.args, change.verbose).await?;
         let full = found.text("ID");
-        let answer = client.put(&format!("/v1/deployment/fail/{full}"), &[], &json!({ "DeploymentID": full })).await;
+        let answer =
+            client.put(&format!("/v1/deployment/fail/{full}"), &[], &json!({ "DeploymentID": full })).await;
         let answer = answer.map_err(|why| format!("Error failing deployment: {why}"))?.value;
         let reverted = match answer.get("RevertedJobVersion").and_then(Value::as_u64) {
             Some(version) => format!(". Auto-reverted to job version {version}."),

@@ -21,7 +21,14 @@ use super::view::rows;
 
 fn table(evals: &[Value], verbose: bool) -> String {
     let mut table = Table::new(&[
-        "ID", "Priority", "Triggered By", "Job ID", "Namespace", "Node ID", "Status", "Placement Failures",
+        "ID",
+        "Priority",
+        "Triggered By",
+        "Job ID",
+        "Namespace",
+        "Node ID",
+        "Status",
+        "Placement Failures",
     ]);
     for eval in evals {
         table.row([
@@ -148,7 +155,8 @@ impl Run for EvalStatus {
         Context::expect_args(&self.args, 1, "<evaluation>")?;
         let verbose = self.verbose;
         let stub =
-            resolve::one(client, Kind::Evaluation, &self.args[0], "Identifier", |many| table(many, verbose)).await?;
+            resolve::one(client, Kind::Evaluation, &self.args[0], "Identifier", |many| table(many, verbose))
+                .await?;
         let client = client.in_namespace(stub.text("Namespace"));
         if self.monitor {
             return monitor::follow(context, &client, stub.text("ID"), self.verbose).await;

@@ -87,8 +87,11 @@ pub fn is_set(name: &str) -> bool {
 impl General {
     /// What the HTTP transport needs.
     pub fn http_options(&self) -> HttpOptions {
-        let path = |flag: &Option<PathBuf>, name: &str| flag.clone().or_else(|| environment(name).map(PathBuf::from));
-        let skip = environment("SKIP_VERIFY").and_then(|text| super::argv::parse_bool(&text)).unwrap_or(false);
+        let path = |flag: &Option<PathBuf>, name: &str| {
+            flag.clone().or_else(|| environment(name).map(PathBuf::from))
+        };
+        let skip =
+            environment("SKIP_VERIFY").and_then(|text| super::argv::parse_bool(&text)).unwrap_or(false);
         let address = self.address.clone().or_else(|| environment("ADDR"));
         HttpOptions {
             address: address.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned()),

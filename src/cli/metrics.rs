@@ -44,14 +44,16 @@ pub fn lines(metric: &Value, scores: bool, prefix: &str) -> Vec<String> {
 
 fn score_table(metric: &Value) -> Option<Table> {
     let entries = metric.list("ScoreMetaData");
-    let mut names: Vec<&str> = entries.iter().flat_map(|entry| entry.entries("Scores")).map(|(name, _)| name).collect();
+    let mut names: Vec<&str> =
+        entries.iter().flat_map(|entry| entry.entries("Scores")).map(|(name, _)| name).collect();
     names.sort_unstable();
     names.dedup();
     names.retain(|name| *name != "normalized-score");
     if entries.is_empty() {
         return None;
     }
-    let header: Vec<&str> = ["Node"].into_iter().chain(names.iter().copied()).chain(["final score"]).collect();
+    let header: Vec<&str> =
+        ["Node"].into_iter().chain(names.iter().copied()).chain(["final score"]).collect();
     let mut table = Table::new(&header);
     for entry in entries {
         let scores = entry.field("Scores");

@@ -73,11 +73,16 @@ impl Run for Ui {
             [id] => {
                 let request = serde_json::json!({ "Prefix": id, "Context": "all" });
                 let answer = client.put("/v1/search", &[], &request).await;
-                let found = answer.map_err(|why| format!("Error querying search with id: {}: {why}", quoted(id)))?;
+                let found =
+                    answer.map_err(|why| format!("Error querying search with id: {}: {why}", quoted(id)))?;
                 path_of(found.value.field("Matches"), id)
                     .ok_or_else(|| format!("Unable to resolve ID: {}", quoted(id)))?
             }
-            _ => return Err(super::context::Failure::usage("This command takes no or one optional argument, [<identifier>]")),
+            _ => {
+                return Err(super::context::Failure::usage(
+                    "This command takes no or one optional argument, [<identifier>]",
+                ));
+            }
         };
         let mut query = Vec::new();
         query.extend(client.namespace().map(|namespace| format!("namespace={}", escape(namespace))));

@@ -213,7 +213,10 @@ impl<'a> Monitor<'a> {
                 continue;
             }
             let reverts = deployment.entries("TaskGroups").iter().any(|(_, group)| group.flag("AutoRevert"));
-            if status == "failed" && reverts && let Some(rollback) = self.rollback_of(&deployment).await {
+            if status == "failed"
+                && reverts
+                && let Some(rollback) = self.rollback_of(&deployment).await
+            {
                 self.context.out.line("");
                 frame = Frame::default();
                 followed = rollback;

@@ -98,13 +98,15 @@ impl Api {
             let scheme = options.address.split("://").next().unwrap_or("http");
             format!("{scheme}://{given}")
         };
-        let url = url::Url::parse(&url).map_err(|why| format!("Error constructing request: {url:?}: {why}"))?;
+        let url =
+            url::Url::parse(&url).map_err(|why| format!("Error constructing request: {url:?}: {why}"))?;
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
         options.address = url.origin().ascii_serialization();
-        let transport = HttpTransport::new(&options).map_err(|why| format!("Error constructing request: {why}"))?;
+        let transport =
+            HttpTransport::new(&options).map_err(|why| format!("Error constructing request: {why}"))?;
         Ok((Client::new(std::sync::Arc::new(transport), context.general.scope()), path))
     }
 

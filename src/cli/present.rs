@@ -112,7 +112,9 @@ fn from_template(value: &TemplateValue) -> Value {
         TemplateValue::Object(map) | TemplateValue::Map(map) => {
             let mut entries: Vec<(&String, &TemplateValue)> = map.iter().collect();
             entries.sort_by_key(|(key, _)| *key);
-            Value::Object(entries.into_iter().map(|(key, value)| (key.clone(), from_template(value))).collect())
+            Value::Object(
+                entries.into_iter().map(|(key, value)| (key.clone(), from_template(value))).collect(),
+            )
         }
         TemplateValue::Number(number) => {
             serde_json::from_str(&number.to_string()).unwrap_or_else(|_| Value::String(number.to_string()))
@@ -154,7 +156,10 @@ mod tests {
         let value = json!([{"ID": "a", "Index": 3, "Tags": ["x"]}, {"ID": "b", "Index": 4, "Tags": null}]);
         let text = render("{{range .}}{{printf \"%s-%d\\n\" .ID .Index}}{{end}}", &value).unwrap();
         assert_eq!(text, "a-3\nb-4\n");
-        assert_eq!(render("{{ index . 0 | sprig_toJson }}", &value).unwrap(), r#"{"ID":"a","Index":3,"Tags":["x"]}"#);
+        assert_eq!(
+            render("{{ index . 0 | sprig_toJson }}", &value).unwrap(),
+            r#"{"ID":"a","Index":3,"Tags":["x"]}"#
+        );
         assert!(render("{{ if }}", &value).unwrap_err().text.starts_with("Error formatting the data: "));
     }
 

@@ -108,14 +108,20 @@ const ALLOC: &str = "[options] <allocation>";
 
 const RUN: Spec = Spec::new::<job::run::RunJob>("job run", FILE, "Run a new job or update an existing job");
 const PLAN: Spec =
-    Spec::new::<job::plan::PlanJob>("job plan", FILE, "Dry-run a job update to determine its effects").fails_with(255);
-const VALIDATE: Spec = Spec::new::<job::validate::ValidateJob>("job validate", FILE, "Checks if a given job is valid");
-const JOB_STATUS: Spec =
-    Spec::new::<job::status::JobStatus>("job status", "[options] [<job>]", "Display status information about a job")
-        .hint("status");
+    Spec::new::<job::plan::PlanJob>("job plan", FILE, "Dry-run a job update to determine its effects")
+        .fails_with(255);
+const VALIDATE: Spec =
+    Spec::new::<job::validate::ValidateJob>("job validate", FILE, "Checks if a given job is valid");
+const JOB_STATUS: Spec = Spec::new::<job::status::JobStatus>(
+    "job status",
+    "[options] [<job>]",
+    "Display status information about a job",
+)
+.hint("status");
 const STOP: Spec = Spec::new::<job::stop::StopJob>("job stop", "[options] <job> ...", "Stop a running job");
 const INSPECT: Spec = Spec::new::<job::history::InspectJob>("job inspect", JOB, "Inspect a submitted job");
-const INIT: Spec = Spec::new::<job::init::InitJob>("job init", "[options] <filename>", "Create an example job file");
+const INIT: Spec =
+    Spec::new::<job::init::InitJob>("job init", "[options] <filename>", "Create an example job file");
 const ALLOC_STATUS: Spec = Spec::new::<alloc::status::AllocStatus>(
     "alloc status",
     ALLOC,
@@ -131,15 +137,21 @@ const ALLOC_FS: Spec = Spec::new::<alloc::fs::AllocFs>(
     "[options] <allocation> [<path>]",
     "Inspect the contents of an allocation directory",
 );
-const EVAL_STATUS: Spec =
-    Spec::new::<eval::EvalStatus>("eval status", "[options] <evaluation>", "Display evaluation status and placement failure reasons");
+const EVAL_STATUS: Spec = Spec::new::<eval::EvalStatus>(
+    "eval status",
+    "[options] <evaluation>",
+    "Display evaluation status and placement failure reasons",
+);
 const NODE_STATUS: Spec = Spec::new::<node::status::NodeStatus>(
     "node status",
     "[options] [<node>]",
     "Display status information about nodes",
 );
-const NODE_DRAIN: Spec =
-    Spec::new::<node::drain::NodeDrain>("node drain", "[options] <node>", "Toggle drain mode on a given node");
+const NODE_DRAIN: Spec = Spec::new::<node::drain::NodeDrain>(
+    "node drain",
+    "[options] <node>",
+    "Toggle drain mode on a given node",
+);
 const SERVER_MEMBERS: Spec = Spec::new::<server::ServerMembers>(
     "server members",
     "[options]",
@@ -217,7 +229,11 @@ pub static SPECS: &[Spec] = &[
         "[options] <deployment>",
         "Promote canaries in a deployment",
     ),
-    Spec::new::<deployment::PauseDeployment>("deployment pause", "[options] <deployment>", "Pause a deployment"),
+    Spec::new::<deployment::PauseDeployment>(
+        "deployment pause",
+        "[options] <deployment>",
+        "Pause a deployment",
+    ),
     Spec::new::<deployment::ResumeDeployment>(
         "deployment resume",
         "[options] <deployment>",
@@ -249,7 +265,11 @@ pub static SPECS: &[Spec] = &[
         "[options] <namespace>",
         "Display a namespace's status",
     ),
-    Spec::new::<status::Status>("status", "[options] [<identifier>]", "Display the status output for a resource"),
+    Spec::new::<status::Status>(
+        "status",
+        "[options] [<identifier>]",
+        "Display the status output for a resource",
+    ),
     Spec::new::<misc::SystemGc>("system gc", "[options]", "Run the system garbage collection process"),
     Spec::new::<operator::Api>("operator api", "[options] <path>", "Query the HTTP API"),
     Spec::new::<misc::Ui>("ui", "[options] [<identifier>]", "Show the address of the web UI"),

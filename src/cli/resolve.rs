@@ -134,7 +134,8 @@ pub async fn search(client: &Client, kind: Kind, wanted: &str, what: &str) -> Re
         return Err(format!("{what} must contain at least two characters.").into());
     }
     let prefix = even_prefix(wanted);
-    let answer = client.get(kind.route(), &[("prefix", &prefix)]).await.map_err(|why| kind.query_error(&why))?;
+    let answer =
+        client.get(kind.route(), &[("prefix", &prefix)]).await.map_err(|why| kind.query_error(&why))?;
     match rows(&answer.value) {
         [] => Err(kind.none(wanted)),
         [one] => Ok(Matched::One(one.clone())),

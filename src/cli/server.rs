@@ -28,7 +28,8 @@ impl Run for ServerMembers {
         let answer = client.get("/v1/agent/members", &[]).await;
         let answer = answer.map_err(|why| format!("Error querying servers: {why}"))?.value;
         let mut members = answer.list("Members").to_vec();
-        members.sort_by_key(|member| (tag(member, "region"), tag(member, "dc"), member.text("Name").to_owned()));
+        members
+            .sort_by_key(|member| (tag(member, "region"), tag(member, "dc"), member.text("Name").to_owned()));
         let leader = client.get("/v1/status/leader", &[]).await;
         let known = leader.as_ref().ok().and_then(|answer| answer.value.as_str()).unwrap_or_default();
         let leads = |member: &Value| {
@@ -47,12 +48,29 @@ impl Run for ServerMembers {
         }
         let mut table = if self.verbose {
             Table::blank(&[
-                "Name", "Address", "Port", "Status", "Leader", "Protocol", "Raft Version", "Build", "Datacenter",
-                "Region", "Tags",
+                "Name",
+                "Address",
+                "Port",
+                "Status",
+                "Leader",
+                "Protocol",
+                "Raft Version",
+                "Build",
+                "Datacenter",
+                "Region",
+                "Tags",
             ])
         } else {
             Table::blank(&[
-                "Name", "Address", "Port", "Status", "Leader", "Raft Version", "Build", "Datacenter", "Region",
+                "Name",
+                "Address",
+                "Port",
+                "Status",
+                "Leader",
+                "Raft Version",
+                "Build",
+                "Datacenter",
+                "Region",
             ])
         };
         for member in &members {
@@ -85,8 +103,10 @@ fn row(member: &Value, leads: bool, verbose: bool) -> Vec<String> {
     row.extend([tag(member, "raft_vsn"), tag(member, "build"), tag(member, "dc"), tag(member, "region")]);
     if verbose {
         let tags = member.entries("Tags");
-        let pairs: Vec<String> =
-            tags.into_iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+        let pairs: Vec<String> = tags
+            .into_iter()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+            .collect();
         row.push(pairs.join(","));
     }
     row

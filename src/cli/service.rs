@@ -40,7 +40,11 @@ impl Run for ListServices {
         for namespace in rows(&list) {
             for service in namespace.list("Services") {
                 let tags = format!("[{}]", sorted_tags(service));
-                found.push((service.text("ServiceName").to_owned(), namespace.text("Namespace").to_owned(), tags));
+                found.push((
+                    service.text("ServiceName").to_owned(),
+                    namespace.text("Namespace").to_owned(),
+                    tags,
+                ));
             }
         }
         if found.is_empty() {

@@ -32,8 +32,11 @@ impl Run for Status {
         let answer = client.put("/v1/search", &[], &request).await;
         let answer = answer.map_err(|why| format!("Error querying search with id: {}: {why}", quoted(id)))?;
         let matches = answer.value.field("Matches").clone();
-        let found: Vec<(&str, Vec<String>)> =
-            CONTEXTS.iter().map(|kind| (*kind, matches.texts(kind))).filter(|(_, ids)| !ids.is_empty()).collect();
+        let found: Vec<(&str, Vec<String>)> = CONTEXTS
+            .iter()
+            .map(|kind| (*kind, matches.texts(kind)))
+            .filter(|(_, ids)| !ids.is_empty())
+            .collect();
         let exact: Vec<&str> =
             found.iter().filter(|(_, ids)| ids.contains(id)).map(|(kind, _)| *kind).collect();
         let total: usize = found.iter().map(|(_, ids)| ids.len()).sum();
@@ -42,8 +45,10 @@ impl Run for Status {
             (_, 0) => return Err(format!("Unable to resolve ID: {}", quoted(id)).into()),
             (_, 1) => found[0].0,
             _ => {
-                let lists: Vec<String> =
-                    found.iter().map(|(kind, ids)| format!("\n{}:\n{}", title(kind), ids.join(", "))).collect();
+                let lists: Vec<String> = found
+                    .iter()
+                    .map(|(kind, ids)| format!("\n{}:\n{}", title(kind), ids.join(", ")))
+                    .collect();
                 let text = format!("Multiple matches found for id {}\n{}", quoted(id), lists.join("\n"));
                 return Err(text.into());
             }

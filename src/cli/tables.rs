@@ -19,7 +19,16 @@ pub fn allocations(allocs: &[Value], now: Time, verbose: bool) -> String {
     sorted.sort_by_key(|alloc| (std::cmp::Reverse(alloc.int("CreateIndex")), alloc.text("ID")));
     let mut table = if verbose {
         Table::new(&[
-            "ID", "Eval ID", "Node ID", "Node Name", "Task Group", "Version", "Desired", "Status", "Created", "Modified",
+            "ID",
+            "Eval ID",
+            "Node ID",
+            "Node Name",
+            "Task Group",
+            "Version",
+            "Desired",
+            "Status",
+            "Created",
+            "Modified",
         ])
     } else {
         Table::new(&["ID", "Node ID", "Task Group", "Version", "Desired", "Status", "Created", "Modified"])
@@ -129,7 +138,8 @@ pub fn deployed(deployment: &Value) -> String {
     let reverts = groups.iter().any(|(_, group)| group.flag("AutoRevert"));
     let canaries = groups.iter().any(|(_, group)| group.int("DesiredCanaries") > 0);
     let deadline = |group: &Value| format::parse_time(group.field("RequireProgressBy"));
-    let deadlines = groups.iter().any(|(_, group)| !deadline(group).is_never() || group.int("ProgressDeadline") > 0);
+    let deadlines =
+        groups.iter().any(|(_, group)| !deadline(group).is_never() || group.int("ProgressDeadline") > 0);
     let mut header = vec!["Task Group"];
     if reverts {
         header.push("Auto Revert");

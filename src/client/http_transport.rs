@@ -86,7 +86,8 @@ impl Transport for HttpTransport {
             url: format!("{}{path}", self.address),
             why: describe(why, &self.address),
         };
-        let sent = self.client.request(head.method.clone(), &url).headers(head.headers).body(body).send().await;
+        let sent =
+            self.client.request(head.method.clone(), &url).headers(head.headers).body(body).send().await;
         let answer = sent.map_err(|why| failure(&why))?;
         let mut response = Response::builder().status(answer.status());
         if let Some(headers) = response.headers_mut() {
@@ -189,9 +190,7 @@ fn innermost(error: &dyn Error) -> String {
 fn describe(error: &(dyn Error + 'static), address: &str) -> String {
     let host = Url::parse(address).ok().map_or_else(
         || address.to_owned(),
-        |url| {
-            format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80))
-        },
+        |url| format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(80)),
     );
     let mut current: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = current {

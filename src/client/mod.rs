@@ -284,7 +284,9 @@ impl Client {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        request.body(body).map_err(|why| ClientError::Setup(format!("request to {path} cannot be made: {why}")))
+        request
+            .body(body)
+            .map_err(|why| ClientError::Setup(format!("request to {path} cannot be made: {why}")))
     }
 }
 

@@ -24,11 +24,16 @@ pub fn load(path: &Path) -> Result<Vec<(String, Value)>, ConfigError> {
         std::io::ErrorKind::NotFound => failed(format!("stat {shown}: no such file or directory")),
         _ => failed(why.to_string()),
     })?;
-    let files = if what.is_dir() { files_of(path).map_err(|why| failed(why.to_string()))? } else { vec![path.to_owned()] };
+    let files = if what.is_dir() {
+        files_of(path).map_err(|why| failed(why.to_string()))?
+    } else {
+        vec![path.to_owned()]
+    };
     let mut loaded = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        let text = std::fs::read_to_string(&file).map_err(|why| failed(format!("Error loading {name}: {why}")))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|why| failed(format!("Error loading {name}: {why}")))?;
         let value = parse(&name, &text).map_err(|why| failed(format!("Error loading {name}: {why}")))?;
         loaded.push((name, value));
     }
@@ -41,7 +46,8 @@ fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         let path = entry?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let wanted = name.ends_with(".hcl") || name.ends_with(".json");
-        let leftover = name.ends_with('~') || name.starts_with(".#") || (name.starts_with('#') && name.ends_with('#'));
+        let leftover =
+            name.ends_with('~') || name.starts_with(".#") || (name.starts_with('#') && name.ends_with('#'));
         if wanted && !leftover && path.is_file() {
             files.push(path);
         }
@@ -70,8 +76,10 @@ pub fn parse(name: &str, text: &str) -> Result<Value, String> {
     if unknown.is_empty() {
         return Ok(shaped);
     }
-    let lines: Vec<String> =
-        unknown.iter().filter_map(|key| line_of(text, key).map(|line| format!("{key} at {name}:{line}"))).collect();
+    let lines: Vec<String> = unknown
+        .iter()
+        .filter_map(|key| line_of(text, key).map(|line| format!("{key} at {name}:{line}")))
+        .collect();
     let places = if lines.is_empty() { String::new() } else { format!(" ({})", lines.join(", ")) };
     Err(format!("unexpected keys {}{places}", unknown.join(", ")))
 }
@@ -84,7 +92,9 @@ fn bare_keys(text: &str) -> String {
         let (space, rest) = line.split_at(indent);
         let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
         match quoted {
-            Some((key, behind)) if behind.trim_start().starts_with('=') && !behind.trim_start().starts_with("==") => {
+            Some((key, behind))
+                if behind.trim_start().starts_with('=') && !behind.trim_start().starts_with("==") =>
+            {
                 out.push_str(space);
                 out.push_str(QUOTED);
                 out.push_str(&hex::encode(key));
@@ -121,7 +131,10 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
             rest.is_empty() || rest.starts_with(['=', '{', ':', '"'])
         })
     };
-    text.lines().position(starts).or_else(|| text.lines().position(|line| line.contains(key))).map(|at| at + 1)
+    text.lines()
+        .position(starts)
+        .or_else(|| text.lines().position(|line| line.contains(key)))
+        .map(|at| at + 1)
 }
 
 /// Replaces `{{ GetPrivateIP }}`, `{{ GetInterfaceIP "eth0" }}` and `{{ GetPublicIP }}`.
@@ -133,7 +146,8 @@ pub fn expand_address(text: &str) -> Result<String, ConfigError> {
         return Ok(text.to_owned());
     };
     let mut words = template.split_whitespace();
-    let failed = |why: &str| ConfigError::Invalid(format!("Failed to parse address template {text:?}: {why}"));
+    let failed =
+        |why: &str| ConfigError::Invalid(format!("Failed to parse address template {text:?}: {why}"));
     let found = match (words.next(), words.next()) {
         (Some("GetPrivateIP"), None) => private_address(),
         (Some("GetPublicIP"), None) => addresses().into_iter().map(|(_, ip)| ip).find(|ip| !is_private(*ip)),

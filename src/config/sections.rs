@@ -377,9 +377,8 @@ pub struct TlsConfig {
 /// A Go duration, or a number of seconds.
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
     match Value::deserialize(deserializer)? {
-        Value::String(text) => {
-            Span::parse(&text).map_err(|why| D::Error::custom(format!("can't parse time duration {text}: {why}")))
-        }
+        Value::String(text) => Span::parse(&text)
+            .map_err(|why| D::Error::custom(format!("can't parse time duration {text}: {why}"))),
         Value::Number(number) => {
             let seconds = number.as_f64().unwrap_or(0.0);
             Ok(Span((seconds * 1e9) as i64))

@@ -96,7 +96,8 @@ fn json_files_mean_the_same() {
 
 #[test]
 fn unknown_keys_are_named_with_their_line() {
-    let why = resolve("data_dir = \"/d\"\nserver {\n  enabled = true\n  enabeld = true\n}\n", Value::Null).unwrap_err();
+    let why = resolve("data_dir = \"/d\"\nserver {\n  enabled = true\n  enabeld = true\n}\n", Value::Null)
+        .unwrap_err();
     let text = why.to_string();
     assert!(text.starts_with("Error loading configuration from /"), "{text}");
     assert!(text.contains(": unexpected keys enabeld (enabeld at /"), "{text}");
@@ -107,7 +108,9 @@ fn unknown_keys_are_named_with_their_line() {
 fn broken_files_say_what_is_wrong() {
     let why = resolve("server {\n  enabled = \n}\n", Value::Null).unwrap_err().to_string();
     assert!(why.contains("failed to decode HCL file"), "{why}");
-    let why = resolve("data_dir = \"/d\"\nserver {\n enabled = true\n heartbeat_grace = \"5x\"\n}", Value::Null).unwrap_err();
+    let why =
+        resolve("data_dir = \"/d\"\nserver {\n enabled = true\n heartbeat_grace = \"5x\"\n}", Value::Null)
+            .unwrap_err();
     assert!(why.to_string().contains("can't parse time duration 5x"), "{why}");
     let flags = Flags { files: vec!["/nonexistent/a.hcl".into()], ..Flags::default() };
     let why = AgentConfig::resolve(&flags, |_| None, "x").unwrap_err().to_string();
@@ -136,7 +139,8 @@ fn dev_mode_needs_nothing() {
 
 #[test]
 fn the_environment_names_etcd() {
-    let environment = |name: &str| (name == "HERDER_ETCD_ENDPOINTS").then(|| "a:2379, https://b:2379".to_owned());
+    let environment =
+        |name: &str| (name == "HERDER_ETCD_ENDPOINTS").then(|| "a:2379, https://b:2379".to_owned());
     let config = AgentConfig::resolve(&Flags { dev: true, ..Flags::default() }, environment, "host").unwrap();
     assert_eq!(config.etcd.endpoints, ["http://a:2379", "https://b:2379"]);
 }

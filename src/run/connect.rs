@@ -39,7 +39,8 @@ pub struct Program;
 #[async_trait]
 impl Connect for Program {
     async fn in_process(&self, etcd: &EtcdConfig) -> Result<Arc<dyn Transport>, String> {
-        let away = |why: &dyn std::fmt::Display| format!("cannot use etcd at {}: {why}", etcd.endpoints.join(", "));
+        let away =
+            |why: &dyn std::fmt::Display| format!("cannot use etcd at {}: {why}", etcd.endpoints.join(", "));
         let (store, keys) = super::store::etcd(etcd).await.map_err(|error| away(&error))?;
         let mirror = Mirror::new();
         let cancel = CancellationToken::new();
@@ -81,9 +82,9 @@ impl Transport for InProcess {
         let (parts, body) = self.api.handle(request).await.into_parts();
         let body = match body {
             api::Body::Full(bytes) => Body::from_bytes(bytes),
-            api::Body::Stream(pieces) => {
-                Body::from_stream(pieces.map(|piece| piece.map_err(|error| ClientError::Setup(error.to_string()))))
-            }
+            api::Body::Stream(pieces) => Body::from_stream(
+                pieces.map(|piece| piece.map_err(|error| ClientError::Setup(error.to_string()))),
+            ),
         };
         Ok(Response::from_parts(parts, body))
     }

@@ -141,7 +141,8 @@ impl LocalAgent for Local {
             LogKind::Stdout => files::LogKind::Stdout,
             LogKind::Stderr => files::LogKind::Stderr,
         };
-        let frames = files.logs(task, kind, origin_of(at.origin), at.offset, at.follow).await.map_err(of_file)?;
+        let frames =
+            files.logs(task, kind, origin_of(at.origin), at.offset, at.follow).await.map_err(of_file)?;
         Ok(frames.map(|frame| frame.map(frame_of).map_err(of_file)).boxed())
     }
 
@@ -199,10 +200,5 @@ impl LocalAgent for Local {
 }
 
 fn frame_of(frame: files::StreamFrame) -> LogFrame {
-    LogFrame {
-        offset: frame.offset,
-        data: frame.data,
-        file: frame.file,
-        event: frame.file_event.to_owned(),
-    }
+    LogFrame { offset: frame.offset, data: frame.data, file: frame.file, event: frame.file_event.to_owned() }
 }

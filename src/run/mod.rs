@@ -125,7 +125,8 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), Run
     let api = process.api(client.as_ref());
     for listener in listeners {
         let stop = process.cancel.clone();
-        let serving = crate::api::server::serve(Arc::clone(&api), listener, async move { stop.cancelled().await });
+        let serving =
+            crate::api::server::serve(Arc::clone(&api), listener, async move { stop.cancelled().await });
         process.tasks.spawn(serving);
     }
     console.started(&process.banner(client.as_ref()));

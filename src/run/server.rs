@@ -119,7 +119,10 @@ pub(super) async fn stop_all_jobs(
         let key = keys.text(&Key::Job(id.clone()));
         let txn = Txn::when([Guard::ModRevision(key.clone(), current.modified)])
             .and_then(Op::put(key, encode(&job)))
-            .and_then(Op::put(keys.text(&Key::Version(id.clone(), current.value.version)), encode(&*current.value)))
+            .and_then(Op::put(
+                keys.text(&Key::Version(id.clone(), current.value.version)),
+                encode(&*current.value),
+            ))
             .and_then(Op::put(keys.text(&Key::Evaluation(id.clone(), evaluation.id)), encode(&evaluation)));
         if let Err(error) = store.commit(txn).await {
             tracing::warn!(job = %id, %error, "cannot stop the job");

@@ -33,7 +33,8 @@ impl Run for StopAlloc {
         let (client, alloc) = find(context, &self.args[0], self.verbose).await?;
         let path = format!("/v1/allocation/{}/stop", alloc.text("ID"));
         let skip = self.no_shutdown_delay.to_string();
-        let query: &[(&str, &str)] = if self.no_shutdown_delay { &[("no_shutdown_delay", &skip)] } else { &[] };
+        let query: &[(&str, &str)] =
+            if self.no_shutdown_delay { &[("no_shutdown_delay", &skip)] } else { &[] };
         let answer = client.put(&path, query, &json!({})).await;
         let answer = answer.map_err(|why| format!("Error stopping allocation: {why}"))?.value;
         let eval = answer.text("EvalID");

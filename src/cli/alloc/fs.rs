@@ -56,10 +56,15 @@ impl Run for AllocFs {
             [wanted, path] => (wanted, path.as_str()),
             [] if self.job => return Err(Failure::usage("A job ID is required")),
             [] => return Err(Failure::usage("An allocation ID is required")),
-            _ => return Err(Failure::usage("This command takes one or two arguments: <allocation> [<path>]")),
+            _ => {
+                return Err(Failure::usage("This command takes one or two arguments: <allocation> [<path>]"));
+            }
         };
-        let (client, alloc) =
-            if self.job { of_job(context, wanted).await? } else { find(context, wanted, self.verbose).await? };
+        let (client, alloc) = if self.job {
+            of_job(context, wanted).await?
+        } else {
+            find(context, wanted, self.verbose).await?
+        };
         let alloc = alloc.text("ID");
         let stat = client.get(&format!("/v1/client/fs/stat/{alloc}"), &[("path", path)]).await;
         let stat = stat.map_err(|why| why.to_string())?.value;

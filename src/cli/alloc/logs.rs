@@ -65,8 +65,11 @@ impl Run for AllocLogs {
         if self.stdout && self.stderr {
             return Err("Unable to support both stdout and stderr".into());
         }
-        let (client, alloc) =
-            if self.job { of_job(context, wanted).await? } else { find(context, wanted, self.verbose).await? };
+        let (client, alloc) = if self.job {
+            of_job(context, wanted).await?
+        } else {
+            find(context, wanted, self.verbose).await?
+        };
         let task = match (&self.task, positional) {
             // The server tells whether there is such a task.
             (None, Some(task)) => task,
@@ -137,7 +140,8 @@ impl Stream<'_> {
                     // What was there before is collected first: until the end, or the first pause.
                     Some((lines, held)) => {
                         held.extend_from_slice(&frame.data);
-                        if self.flags.f && (frame.data.is_empty() || held.len() as i64 >= offset.unwrap_or(0)) {
+                        if self.flags.f && (frame.data.is_empty() || held.len() as i64 >= offset.unwrap_or(0))
+                        {
                             self.write(kind, last_lines(held, *lines));
                             window = None;
                         }

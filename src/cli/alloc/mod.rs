@@ -44,7 +44,8 @@ async fn of_job(context: &Context, wanted: &str) -> Result<(Client, Value), Fail
     let answer = client.get(&job_path(&found.id, "/allocations"), &[]).await;
     let list = answer.map_err(|why| format!("Error fetching allocations: {why}"))?.value;
     let newest = |status: &str| {
-        let matching = rows(&list).iter().filter(|alloc| status.is_empty() || alloc.text("ClientStatus") == status);
+        let matching =
+            rows(&list).iter().filter(|alloc| status.is_empty() || alloc.text("ClientStatus") == status);
         matching.max_by_key(|alloc| alloc.int("CreateIndex")).map(|alloc| alloc.text("ID").to_owned())
     };
     let Some(id) = newest("running").or_else(|| newest("")) else {

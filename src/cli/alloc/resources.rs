@@ -8,7 +8,8 @@ use crate::cli::view::View;
 
 /// The `Task Resources` table. `usage` is the task's entry of the statistics, or null.
 pub fn task(alloc: &Value, name: &str, usage: &Value) -> String {
-    let (resources, shared) = (alloc.field("AllocatedResources"), alloc.field("AllocatedResources").field("Shared"));
+    let (resources, shared) =
+        (alloc.field("AllocatedResources"), alloc.field("AllocatedResources").field("Shared"));
     let granted = resources.field("Tasks").field(name);
     let cpu = granted.field("Cpu");
     let memory = granted.field("Memory");
@@ -16,14 +17,20 @@ pub fn task(alloc: &Value, name: &str, usage: &Value) -> String {
     let header = if cores > 0 { format!("CPU ({cores} cores)") } else { "CPU".to_owned() };
     let used = usage.field("ResourceUsage");
     let cpu_text = match used.get("CpuStats") {
-        Some(stats) if !stats.is_null() => format!("{:.0}/{} MHz", stats.float("TotalTicks").floor(), cpu.int("CpuShares")),
+        Some(stats) if !stats.is_null() => {
+            format!("{:.0}/{} MHz", stats.float("TotalTicks").floor(), cpu.int("CpuShares"))
+        }
         _ => format!("{} MHz", cpu.int("CpuShares")),
     };
     let limit = format::mebibytes(memory.int("MemoryMB"));
     let memory_text = match used.get("MemoryStats") {
         Some(stats) if !stats.is_null() => {
             let measured = stats.texts("Measured");
-            let key = if measured.iter().any(|one| one == "RSS") || stats.int("Usage") == 0 { "RSS" } else { "Usage" };
+            let key = if measured.iter().any(|one| one == "RSS") || stats.int("Usage") == 0 {
+                "RSS"
+            } else {
+                "Usage"
+            };
             format!("{}/{limit}", format::size(stats.int(key)))
         }
         _ => limit,

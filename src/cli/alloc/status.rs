@@ -255,7 +255,8 @@ fn addresses(alloc: &Value) -> Option<(String, String)> {
 
 /// The checks of services that Herder itself runs.
 async fn checks(client: &Client, alloc: &Value) -> Option<String> {
-    let uses_checks = |service: &Value| service.text("Provider") == "nomad" && !service.list("Checks").is_empty();
+    let uses_checks =
+        |service: &Value| service.text("Provider") == "nomad" && !service.list("Checks").is_empty();
     let group = group_of(alloc);
     let any = group.list("Services").iter().any(uses_checks)
         || group.list("Tasks").iter().any(|task| task.list("Services").iter().any(uses_checks));
@@ -269,7 +270,13 @@ async fn checks(client: &Client, alloc: &Value) -> Option<String> {
     found.sort_by_key(|check| (check.text("Service"), check.text("Check")));
     for check in found {
         let task = if check.text("Task").is_empty() { "(group)" } else { check.text("Task") };
-        table.row([check.text("Service"), task, check.text("Check"), check.text("Mode"), check.text("Status")]);
+        table.row([
+            check.text("Service"),
+            task,
+            check.text("Check"),
+            check.text("Mode"),
+            check.text("Status"),
+        ]);
     }
     (!table.is_empty()).then(|| table.render())
 }
@@ -294,18 +301,18 @@ fn lifecycle(alloc: &Value, name: &str) -> String {
 
 /// Lifecycle tasks first, then sidecars, main tasks last; each in alphabetical order.
 fn task_order(alloc: &Value) -> Vec<String> {
-    let mut names: Vec<String> =
-        alloc.field("AllocatedResources").entries("Tasks").into_iter().map(|(name, _)| name.to_owned()).collect();
+    let mut names: Vec<String> = alloc
+        .field("AllocatedResources")
+        .entries("Tasks")
+        .into_iter()
+        .map(|(name, _)| name.to_owned())
+        .collect();
     if names.is_empty() {
         names = alloc.entries("TaskStates").into_iter().map(|(name, _)| name.to_owned()).collect();
     }
     let rank = |name: &String| {
         let hook = lifecycle(alloc, name);
-        if hook.is_empty() {
-            2
-        } else {
-            u8::from(hook.ends_with("sidecar"))
-        }
+        if hook.is_empty() { 2 } else { u8::from(hook.ends_with("sidecar")) }
     };
     names.sort_by_key(|name| (rank(name), name.clone()));
     names

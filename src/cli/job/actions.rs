@@ -83,7 +83,8 @@ impl Run for PromoteJob {
         if deployment.is_empty() {
             return Err(format!("Job {} has no deployment to promote", quoted(&job)).into());
         }
-        let request = json!({ "DeploymentID": deployment, "All": self.group.is_empty(), "Groups": self.group });
+        let request =
+            json!({ "DeploymentID": deployment, "All": self.group.is_empty(), "Groups": self.group });
         let answer = client.put(&format!("/v1/deployment/promote/{deployment}"), &[], &request).await;
         let answer = answer.map_err(|why| {
             format!("Error promoting deployment {} for job {}: {why}", quoted(deployment), quoted(&job))
@@ -110,7 +111,8 @@ impl Run for ForcePeriodic {
         Context::expect_args(&self.args, 1, "<job id>")?;
         let (client, job) = find(context, &self.args[0], Accept::Periodic).await?;
         let answer = client.put(&job_path(&job, "/periodic/force"), &[], &json!({})).await;
-        let answer = answer.map_err(|why| format!("Error forcing periodic job {}: {why}", quoted(&job)))?.value;
+        let answer =
+            answer.map_err(|why| format!("Error forcing periodic job {}: {why}", quoted(&job)))?.value;
         if self.detach {
             context.out.line("Force periodic successful");
         }
@@ -141,12 +143,14 @@ impl Run for RevertJob {
     async fn run(self, context: &Context) -> Outcome {
         Context::expect_args(&self.args, 2, "<job> <version>")?;
         let (client, job) = find(context, &self.args[0], Accept::Any).await?;
-        let failed = |why: &dyn std::fmt::Display| Failure::from(format!("Error retrieving job versions: {why}"));
+        let failed =
+            |why: &dyn std::fmt::Display| Failure::from(format!("Error retrieving job versions: {why}"));
         let wanted = &self.args[1];
         let version = match wanted.parse::<u64>() {
             Ok(version) => version,
             Err(_) => {
-                let answer = client.get(&job_path(&job, "/versions"), &[]).await.map_err(|why| failed(&why))?;
+                let answer =
+                    client.get(&job_path(&job, "/versions"), &[]).await.map_err(|why| failed(&why))?;
                 let versions = answer.value.list("Versions");
                 let tagged = versions.iter().find(|one| one.field("VersionTag").text("Name") == wanted);
                 let missing = || failed(&format!("version tag {wanted} not found for job {job}"));
@@ -157,7 +161,8 @@ impl Run for RevertJob {
             "JobID": job, "JobVersion": version,
             "ConsulToken": self.consul_token.unwrap_or_default(), "VaultToken": self.vault_token.unwrap_or_default(),
         });
-        let answer = client.put(&job_path(&job, "/revert"), &[], &request).await.map_err(|why| failed(&why))?;
+        let answer =
+            client.put(&job_path(&job, "/revert"), &[], &request).await.map_err(|why| failed(&why))?;
         follow_or_print(context, &client, &answer.value, self.detach, self.verbose).await
     }
 }
@@ -183,7 +188,11 @@ impl Run for ScaleJob {
         let (wanted, group, count) = match self.args.as_slice() {
             [job, count] => (job, None, count),
             [job, group, count] => (job, Some(group.clone()), count),
-            _ => return Err(Failure::usage("This command requires at least two arguments and no more than three")),
+            _ => {
+                return Err(Failure::usage(
+                    "This command requires at least two arguments and no more than three",
+                ));
+            }
         };
         let count: i64 =
             count.parse().map_err(|_| format!("Failed to convert count string to int: {}", quoted(count)))?;

@@ -226,7 +226,8 @@ mod tests {
                            "Fields": [{"Type": "Added", "Name": "Driver", "Old": "", "New": "docker"}]}],
             }],
         });
-        let wanted = "+ Job: \"shop\"\n+ Task Group: \"front\" (2 create)\n  + Task: \"web\" (forces create)\n\n";
+        let wanted =
+            "+ Job: \"shop\"\n+ Task Group: \"front\" (2 create)\n  + Task: \"web\" (forces create)\n\n";
         assert_eq!(job(&diff, false, Output::default()), wanted);
     }
 }

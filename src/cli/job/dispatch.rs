@@ -46,12 +46,20 @@ impl Run for DispatchJob {
         let (wanted, input) = match self.args.as_slice() {
             [job] => (job, None),
             [job, input] => (job, Some(input)),
-            _ => return Err(Failure::usage("This command takes one or two argument: <parameterized job> [input source]")),
+            _ => {
+                return Err(Failure::usage(
+                    "This command takes one or two argument: <parameterized job> [input source]",
+                ));
+            }
         };
         let payload = match input.map(String::as_str) {
             None => Vec::new(),
-            Some("-") => context.out.read_stdin().map_err(|why| format!("Error reading input data: {why}"))?,
-            Some(path) => std::fs::read(path).map_err(|why| format!("Error reading input data: {path}: {why}"))?,
+            Some("-") => {
+                context.out.read_stdin().map_err(|why| format!("Error reading input data: {why}"))?
+            }
+            Some(path) => {
+                std::fs::read(path).map_err(|why| format!("Error reading input data: {path}: {why}"))?
+            }
         };
         let mut meta = BTreeMap::new();
         for pair in &self.meta {

@@ -142,7 +142,8 @@ impl Run for InspectJob {
     async fn run(self, context: &Context) -> Outcome {
         let client = context.client().await?;
         if self.args.is_empty() && self.format.is_asked() {
-            let answer = client.get("/v1/jobs", &[]).await.map_err(|why| format!("Error querying jobs: {why}"))?;
+            let answer =
+                client.get("/v1/jobs", &[]).await.map_err(|why| format!("Error querying jobs: {why}"))?;
             self.format.print(context.out, &answer.value)?;
             return Ok(0);
         }
@@ -171,7 +172,8 @@ impl InspectJob {
         };
         let answer = client.get(&job_path(id, "/versions"), &[]).await.map_err(|why| failed(&why))?.value;
         let version = answer.list("Versions").iter().find(|one| one.int("Version").unsigned_abs() == wanted);
-        let missing = || failed(&format!("job {} with version {wanted} couldn't be found", format::quoted(id)));
+        let missing =
+            || failed(&format!("job {} with version {wanted} couldn't be found", format::quoted(id)));
         version.cloned().ok_or_else(missing)
     }
 

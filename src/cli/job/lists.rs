@@ -78,7 +78,8 @@ impl Run for JobDeployments {
             return Ok(0);
         }
         let all = self.all.to_string();
-        let answer = client.get(&job_path(&found.id, "/deployments"), &[("all", &all)]).await.map_err(failed)?;
+        let answer =
+            client.get(&job_path(&found.id, "/deployments"), &[("all", &all)]).await.map_err(failed)?;
         if !self.format.print(context.out, &answer.value)? {
             context.out.line(tables::deployments(rows(&answer.value), self.verbose));
         }

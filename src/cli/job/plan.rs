@@ -48,8 +48,9 @@ impl Run for PlanJob {
         let path = &self.args[0];
         let show_diff = match self.diff.as_deref() {
             None => true,
-            Some(text) => parse_bool(text)
-                .ok_or_else(|| Failure::from(format!("invalid boolean value {text:?} for -diff: parse error")))?,
+            Some(text) => parse_bool(text).ok_or_else(|| {
+                Failure::from(format!("invalid boolean value {text:?} for -diff: parse error"))
+            })?,
         };
         let file = self.source.load(context, path)?;
         let client = context.client().await?.in_region(&written(&file.wire, "Region"));

@@ -117,7 +117,8 @@ pub(super) fn written(wire: &Value, key: &str) -> String {
 /// When a periodic job is launched next: asked of the server by a dry run of the job that it has.
 pub(super) async fn next_launch(context: &Context, client: &Client, id: &str) -> Option<String> {
     let job = client.get(&job_path(id, ""), &[]).await.ok()?.value;
-    let plan = client.put(&job_path(id, "/plan"), &[], &json!({ "Job": job, "Diff": false })).await.ok()?.value;
+    let plan =
+        client.put(&job_path(id, "/plan"), &[], &json!({ "Job": job, "Diff": false })).await.ok()?.value;
     let at = crate::cli::format::parse_time(plan.field("NextPeriodicLaunch"));
     let zone = job.field("Periodic").text("TimeZone").to_owned();
     (!at.is_never()).then(|| in_zone(at, context.now(), &zone))

@@ -105,8 +105,9 @@ impl SourceFlags {
         }
         let mut files = Vec::new();
         for path in &self.var_file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|why| format!("Error getting job struct: cannot read variables file {path}: {why}"))?;
+            let text = std::fs::read_to_string(path).map_err(|why| {
+                format!("Error getting job struct: cannot read variables file {path}: {why}")
+            })?;
             files.push((path.clone(), text));
         }
         let variables = Variables { files, flags, strict, filesystem: true, ..Variables::default() };
@@ -129,7 +130,11 @@ impl SourceFlags {
     fn refuse(&self, context: &Context, path: &str, problems: &Diagnostics) -> Failure {
         let lines = problems.to_string();
         let report = problems.report(context.out.is_colored());
-        format!("Error getting job struct: Error parsing job file from {path}:\n{lines}\n\n{}", report.trim_end()).into()
+        format!(
+            "Error getting job struct: Error parsing job file from {path}:\n{lines}\n\n{}",
+            report.trim_end()
+        )
+        .into()
     }
 }
 

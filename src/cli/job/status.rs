@@ -71,7 +71,8 @@ impl Run for JobStatus {
 
 impl JobStatus {
     async fn list(&self, context: &Context, client: &Client) -> Outcome {
-        let answer = client.get("/v1/jobs", &[]).await.map_err(|why| format!("Error querying jobs: {why}"))?;
+        let answer =
+            client.get("/v1/jobs", &[]).await.map_err(|why| format!("Error querying jobs: {why}"))?;
         let jobs = rows(&answer.value);
         if jobs.is_empty() {
             context.out.line("No running jobs");
@@ -260,9 +261,8 @@ async fn next_launch(context: &Context, client: &Client, job: &Value) -> Option<
 }
 
 fn summary_table(summary: &Value) -> String {
-    let mut table = Table::new(&[
-        "Task Group", "Queued", "Starting", "Running", "Failed", "Complete", "Lost", "Unknown",
-    ]);
+    let mut table =
+        Table::new(&["Task Group", "Queued", "Starting", "Running", "Failed", "Complete", "Lost", "Unknown"]);
     for (group, counts) in summary.entries("Summary") {
         let mut row = vec![group.to_owned()];
         for key in ["Queued", "Starting", "Running", "Failed", "Complete", "Lost", "Unknown"] {

@@ -72,7 +72,9 @@ pub struct NodeDrain {
 impl Run for NodeDrain {
     async fn run(self, context: &Context) -> Outcome {
         if !self.monitor && self.enable == self.disable {
-            return Err(Failure::usage("Either the '-enable' or '-disable' flag must be set, unless using '-monitor'"));
+            return Err(Failure::usage(
+                "Either the '-enable' or '-disable' flag must be set, unless using '-monitor'",
+            ));
         }
         let deadline = self.deadline()?;
         let (node, exact) = find(context, &self.args, self.own, false).await?;
@@ -89,7 +91,8 @@ impl Run for NodeDrain {
         }
         if !exact && !self.yes {
             let word = if self.enable { "enable" } else { "disable" };
-            let question = format!("Are you sure you want to {word} drain mode for node {}? [y/N]", quoted(id));
+            let question =
+                format!("Are you sure you want to {word} drain mode for node {}? [y/N]", quoted(id));
             if let Some(code) = confirm(context, &question, "Canceling drain toggle")? {
                 return Ok(code);
             }
@@ -119,7 +122,8 @@ impl Run for NodeDrain {
 
 impl NodeDrain {
     fn deadline(&self) -> Result<Span, Failure> {
-        let given = usize::from(self.deadline.is_some()) + usize::from(self.force) + usize::from(self.no_deadline);
+        let given =
+            usize::from(self.deadline.is_some()) + usize::from(self.force) + usize::from(self.no_deadline);
         if given > 1 {
             return Err("-deadline, -force and -no-deadline cannot be used together".into());
         }
@@ -128,7 +132,8 @@ impl NodeDrain {
             _ if self.no_deadline => Ok(Span(0)),
             None => Ok(DEADLINE),
             Some(text) => {
-                let span = Span::parse(text).map_err(|why| format!("Failed to parse deadline {text:?}: {why}"))?;
+                let span =
+                    Span::parse(text).map_err(|why| format!("Failed to parse deadline {text:?}: {why}"))?;
                 if span.0 <= 0 { Err("A positive drain duration must be given".into()) } else { Ok(span) }
             }
         }
@@ -137,8 +142,9 @@ impl NodeDrain {
     fn drain_meta(&self) -> Result<BTreeMap<String, String>, Failure> {
         let mut meta = BTreeMap::new();
         for pair in &self.meta {
-            let (name, value) =
-                pair.split_once('=').ok_or_else(|| Failure::from(format!("Error parsing meta value: {pair:?}")))?;
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Failure::from(format!("Error parsing meta value: {pair:?}")))?;
             meta.insert(name.to_owned(), value.to_owned());
         }
         if let Some(message) = &self.m {

@@ -35,13 +35,19 @@ fn matches(nodes: &[Value], verbose: bool) -> String {
 /// The id of this agent's own node.
 async fn own_id(client: &Client) -> Result<String, Failure> {
     let answer = client.get("/v1/agent/self", &[]).await;
-    let answer = answer.map_err(|why| format!("Error querying agent info: failed querying self endpoint: {why}"))?;
+    let answer =
+        answer.map_err(|why| format!("Error querying agent info: failed querying self endpoint: {why}"))?;
     let id = answer.value.field("stats").field("client").text("node_id");
     if id.is_empty() { Err("Nomad not running in client mode".into()) } else { Ok(id.to_owned()) }
 }
 
 /// The node of the argument, or this agent's own; read whole. Tells whether the id was complete.
-async fn find(context: &Context, args: &[String], own: bool, verbose: bool) -> Result<(Value, bool), Failure> {
+async fn find(
+    context: &Context,
+    args: &[String],
+    own: bool,
+    verbose: bool,
+) -> Result<(Value, bool), Failure> {
     let client = context.client().await?;
     let (full, exact) = if own {
         (own_id(client).await?, true)

@@ -239,7 +239,11 @@ impl NodeStatus {
         if !volumes.is_empty() {
             let mut table = Table::new(&["Name", "ReadOnly", "Source"]);
             for (name, volume) in volumes {
-                table.row([name.to_owned(), volume.flag("ReadOnly").to_string(), volume.text("Path").to_owned()]);
+                table.row([
+                    name.to_owned(),
+                    volume.flag("ReadOnly").to_string(),
+                    volume.text("Path").to_owned(),
+                ]);
             }
             out.heading("Host Volumes");
             out.line(table.render());
@@ -248,7 +252,12 @@ impl NodeStatus {
         if !networks.is_empty() {
             let mut table = Table::new(&["Name", "CIDR", "Interface", "ReservedPorts"]);
             for (name, network) in networks {
-                table.row([name, network.text("CIDR"), network.text("Interface"), network.text("ReservedPorts")]);
+                table.row([
+                    name,
+                    network.text("CIDR"),
+                    network.text("Interface"),
+                    network.text("ReservedPorts"),
+                ]);
             }
             out.heading("Host Networks");
             out.line(table.render());
@@ -276,7 +285,9 @@ impl NodeStatus {
         for event in node.list("Events").iter().rev() {
             let details = event.field("Details");
             let subsystem = match details.text("driver") {
-                driver if !driver.is_empty() && event.text("Subsystem") == "Driver" => format!("Driver: {driver}"),
+                driver if !driver.is_empty() && event.text("Subsystem") == "Driver" => {
+                    format!("Driver: {driver}")
+                }
                 _ => event.text("Subsystem").to_owned(),
             };
             let at = format::parse_time(event.field("Timestamp"));
@@ -338,9 +349,12 @@ fn names(node: &Value, key: &str) -> String {
 
 fn drivers(node: &Value) -> String {
     let detected = node.entries("Drivers").into_iter().filter(|(_, driver)| driver.flag("Detected"));
-    let shown = detected.map(|(name, driver)| {
-        if driver.flag("Healthy") { name.to_owned() } else { format!("{name} (unhealthy)") }
-    });
+    let shown =
+        detected.map(
+            |(name, driver)| {
+                if driver.flag("Healthy") { name.to_owned() } else { format!("{name} (unhealthy)") }
+            },
+        );
     shown.collect::<Vec<_>>().join(",")
 }
 
