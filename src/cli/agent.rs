@@ -122,7 +122,7 @@ impl Run for Agent {
         for warning in &config.warnings {
             context.out.warn(format!("==> WARNING: {warning}"));
         }
-        if !config.dev && !(config.tls.http && config.tls.rpc) {
+        if !(config.dev || config.tls.http && config.tls.rpc) {
             let text = "==> WARNING: mTLS is not configured - Nomad is not secure without mTLS!";
             context.out.warn(text);
         }

@@ -249,7 +249,8 @@ impl TaskCgroups {
     pub fn pids(&self) -> Vec<i32> {
         let dir = self.dirs.get("freezer").or_else(|| self.dirs.values().next());
         let text = dir.and_then(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        // A process that is just being reaped is listed as 0, and signalling 0 means one's own process group.
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
     }
 
     /// Kills every process in the groups; those that fork faster than they are killed are frozen first.

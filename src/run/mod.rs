@@ -173,7 +173,7 @@ impl Process {
     /// What other servers and people see of this one.
     fn identity(&self) -> Bytes {
         let identity = json!({
-            "ID": self.server_id, "Name": format!("{}.{}", self.config.name, self.config.region),
+            "ID": self.server_id, "Name": self.config.name,
             "HTTPAddr": self.http_addr, "Datacenter": self.config.datacenter,
             "Region": self.config.region, "Version": env!("CARGO_PKG_VERSION"),
         });

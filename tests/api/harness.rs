@@ -125,10 +125,6 @@ impl Cluster {
         self.store.commit(Txn::default().and_then(op)).await.unwrap().revision
     }
 
-    pub async fn delete(&self, key: &Key) {
-        self.store.commit(Txn::default().and_then(Op::delete(self.keys.text(key)))).await.unwrap();
-    }
-
     pub async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
         let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
         let reply = self.api.handle(request).await;

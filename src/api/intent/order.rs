@@ -341,10 +341,10 @@ pub async fn drain(
                 spec.drain_strategy = Some(DrainStrategy {
                     deadline: drain.deadline,
                     ignore_system_jobs: drain.ignore_system_jobs,
-                    force_deadline: if drain.deadline > Span::ZERO {
-                        now + drain.deadline
-                    } else {
-                        Time::NEVER
+                    force_deadline: match drain.deadline {
+                        Span::ZERO => Time::NEVER,
+                        // Negative means at once.
+                        deadline => now + deadline.max(Span::ZERO),
                     },
                     started_at: started,
                 });

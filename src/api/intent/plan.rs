@@ -17,13 +17,8 @@ use crate::mirror::dry_run::DryRunResult;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::model::allocation::AllocMetric;
-use crate::model::diff::DiffType;
-use crate::model::diff::FieldDiff;
 use crate::model::diff::JobDiff;
-use crate::model::diff::TaskGroupDiff;
-use crate::model::diff::UpdateKind;
 use crate::model::diff::diff;
-use crate::model::diff::update_kind;
 use crate::model::evaluation::DesiredUpdates;
 use crate::model::job::Job;
 use crate::model::schedule;
@@ -90,7 +85,7 @@ pub async fn plan(api: &Api, mut job: Job, with_diff: bool) -> Result<(Revision,
     let diff = with_diff.then(|| {
         let old = existing.map(|existing| shown(existing, current.created, current.revision));
         let mut found = diff(old.as_ref(), &shown(&job, current.created, current.revision), true);
-        annotate(&mut found, existing, &job, &result.updates);
+        annotate(&mut found, &result.updates);
         found
     });
     let index = u64::try_from(existing.map_or(0, |_| current.revision)).unwrap_or(0);
@@ -127,8 +122,8 @@ fn created_evals(
     (!views.is_empty()).then_some(views)
 }
 
-/// Adds to a diff what it means: counters per group, and what each change forces.
-fn annotate(diff: &mut JobDiff, old: Option<&Job>, new: &Job, updates: &BTreeMap<String, DesiredUpdates>) {
+/// Adds to a diff what would be done with each group.
+fn annotate(diff: &mut JobDiff, updates: &BTreeMap<String, DesiredUpdates>) {
     for group in &mut diff.task_groups {
         if let Some(counts) = updates.get(&group.name) {
             group.set_updates([
@@ -141,47 +136,5 @@ fn annotate(diff: &mut JobDiff, old: Option<&Job>, new: &Job, updates: &BTreeMap
                 ("create/destroy update", counts.destructive_update),
             ]);
         }
-        annotate_count(group);
-        annotate_tasks(group, old, new);
-    }
-}
-
-fn annotate_count(group: &mut TaskGroupDiff) {
-    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
-    let is_count = |field: &&mut FieldDiff| field.name == "Count" && field.kind != DiffType::None;
-    if let Some(field) = group.fields.iter_mut().find(is_count) {
-        match number(&field.new).cmp(&number(&field.old)) {
-            std::cmp::Ordering::Greater => field.annotations.push("forces create".to_owned()),
-            std::cmp::Ordering::Less => field.annotations.push("forces destroy".to_owned()),
-            std::cmp::Ordering::Equal => {}
-        }
-    }
-}
-
-fn annotate_tasks(group: &mut TaskGroupDiff, old: Option<&Job>, new: &Job) {
-    let is_kept = old.is_some_and(|old| old.group(&group.name).is_some()) && new.group(&group.name).is_some();
-    let destructive =
-        is_kept && old.is_some_and(|old| update_kind(old, new, &group.name) == UpdateKind::Destructive);
-    for task in &mut group.tasks {
-        let text = match task.kind {
-            DiffType::None => continue,
-            DiffType::Added => {
-                if is_kept {
-                    "forces create/destroy update"
-                } else {
-                    "forces create"
-                }
-            }
-            DiffType::Deleted => {
-                if is_kept {
-                    "forces create/destroy update"
-                } else {
-                    "forces destroy"
-                }
-            }
-            DiffType::Edited if destructive => "forces create/destroy update",
-            DiffType::Edited => "forces in-place update",
-        };
-        task.annotations.push(text.to_owned());
     }
 }

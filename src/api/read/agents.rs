@@ -1,4 +1,5 @@
-//! The agent of this process, and the servers it knows of. None of these routes has index headers.
+//! The agent of this process, and the servers it knows of. None of these routes has index headers, and what they
+//! know is shown even while the store is away.
 
 use std::collections::BTreeMap;
 
@@ -77,6 +78,7 @@ fn member(api: &Api, server: &Server) -> Value {
 }
 
 pub(in crate::api) async fn members(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let _ = api.catch_up().await;
     let members: Vec<Value> = {
         let state = api.context.mirror.read();
         servers(api, &state).iter().map(|server| member(api, server)).collect()
@@ -207,6 +209,7 @@ pub(in crate::api) async fn server_list(api: &Api, call: &Call) -> Result<Reply,
 }
 
 pub(in crate::api) async fn peers(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let _ = api.catch_up().await;
     let mut addrs: Vec<String> =
         servers(api, &api.context.mirror.read()).into_iter().map(|server| server.addr).collect();
     addrs.sort();
@@ -214,6 +217,7 @@ pub(in crate::api) async fn peers(api: &Api, call: &Call) -> Result<Reply, ApiEr
 }
 
 pub(in crate::api) async fn leader(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let _ = api.catch_up().await;
     let addr = leader_addr(api, &api.context.mirror.read());
     reply::json(call, &addr)
 }

@@ -117,7 +117,7 @@ pub(in crate::api) fn pool(state: &State, name: &str) -> Option<Value> {
         "Description": built_in.map(String::from).or_else(|| text("Description")).unwrap_or_default(),
         "Meta": stored.and_then(|pool| pool.value.get("Meta").cloned()),
         "SchedulerConfiguration": stored.and_then(|pool| pool.value.get("SchedulerConfiguration").cloned()),
-        "Hash": "",
+        "Hash": null,
         "CreateIndex": stored.map_or(1, |pool| index(pool.created)),
         "ModifyIndex": stored.map_or(1, |pool| index(pool.modified)),
     }))

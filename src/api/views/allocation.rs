@@ -136,7 +136,6 @@ fn empty_as_null<K: Serialize, V: Serialize, S: Serializer>(
     if map.is_empty() { serializer.serialize_none() } else { map.serialize(serializer) }
 }
 
-#[expect(clippy::ptr_arg, reason = "serde hands over the field's own type")]
 fn no_ids_as_null<S: Serializer>(ids: &Vec<String>, serializer: S) -> Result<S::Ok, S::Error> {
     if ids.is_empty() { serializer.serialize_none() } else { ids.serialize(serializer) }
 }

@@ -50,6 +50,8 @@ pub struct EvaluationView {
     /// Herder's own field: what the pass did.
     #[serde(rename = "DesiredTGUpdates", serialize_with = "empty_as_null")]
     pub desired_updates: BTreeMap<String, DesiredUpdates>,
+    /// What waits for capacity is woken by the capacity itself, so no classes are remembered.
+    pub class_eligibility: Option<BTreeMap<String, bool>>,
     pub snapshot_index: u64,
     pub create_index: u64,
     pub modify_index: u64,
@@ -119,6 +121,7 @@ pub fn evaluation(state: &State, stored: &Stored<Evaluation>) -> EvaluationView 
         placed_groups: eval.placed_groups.clone(),
         queued_allocations: eval.queued_allocations.clone(),
         desired_updates: eval.desired_updates.clone(),
+        class_eligibility: None,
         snapshot_index: eval.snapshot_index,
         create_index: index(stored.created),
         modify_index: index(stored.modified),

@@ -60,7 +60,7 @@ impl Run for PlanJob {
         let plan = answer.map_err(|why| format!("Error during plan: {why}"))?.value;
         let out = context.out;
         if show_diff {
-            out.line(diff::job(plan.field("Diff"), self.verbose, out));
+            out.raw(diff::job(plan.field("Diff"), self.verbose, out).as_bytes());
         }
         out.line(out.paint(Style::Bold, "Scheduler dry-run:"));
         for line in self.dry_run(context, &plan, &file.job.kind, file.job.periodic.as_ref()) {
