@@ -255,11 +255,12 @@ fn job(options: &Options, number: usize) -> Job {
     let id = format!("load-{number:05}");
     let mut group = json!({
         "Name": "g", "Count": options.count,
-        "EphemeralDisk": {"SizeMB": 10},
+        "EphemeralDisk": {"SizeMB": 20},
         "Update": {"MaxParallel": 0},
         "Tasks": [{
             "Name": "t", "Driver": "mock_driver", "Config": {"run_for": "1h"},
             "Resources": {"CPU": options.cpu, "MemoryMB": options.memory},
+            "LogConfig": {"MaxFiles": 1, "MaxFileSizeMB": 5},
         }],
     });
     match options.shape {
