@@ -87,7 +87,11 @@ fn read(keys: &Keys, items: &[KeyValue]) -> Result<Found, String> {
 /// Every index of every job once, each reported running by the node that it is on.
 fn count(options: &Options, found: &Found) -> Result<(), String> {
     let mut indexes: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
-    for alloc in found.allocs.values() {
+    let (wanted, stopped): (Vec<_>, Vec<_>) = found.allocs.values().partition(|alloc| alloc.is_wanted());
+    if let Some(first) = stopped.first() {
+        println!("  {} allocations were replaced or stopped: {}", stopped.len(), first.desired_description);
+    }
+    for alloc in wanted {
         if !indexes.entry(&alloc.job_id).or_default().insert(alloc.index) {
             return Err(format!("{} index {} is there twice", alloc.job_id, alloc.index));
         }
@@ -109,7 +113,7 @@ fn count(options: &Options, found: &Found) -> Result<(), String> {
 /// The grants on each node fit into it.
 fn weigh(found: &Found) -> Result<(), String> {
     let mut used: BTreeMap<NodeId, (i64, i64)> = BTreeMap::new();
-    for alloc in found.allocs.values() {
+    for alloc in found.allocs.values().filter(|alloc| alloc.is_wanted()) {
         let sum = used.entry(alloc.node_id).or_default();
         for task in alloc.resources.tasks.values() {
             sum.0 += task.cpu.cpu_shares;

@@ -24,6 +24,7 @@ use herder::model::id::EvalId;
 use herder::model::id::NodeId;
 use herder::model::job::Job;
 use herder::model::node::NodeInfo;
+use herder::model::time::Span;
 use herder::store::Guard;
 use herder::store::KeyValue;
 use herder::store::ListOptions;
@@ -193,7 +194,8 @@ async fn serve(
         keys: keys.clone(),
         mirror: Arc::clone(mirror),
         clock: Arc::new(SystemClock),
-        settings: controllers::Settings::default(),
+        // As `herder agent` has it by default.
+        settings: controllers::Settings { heartbeat_grace: Span::from_secs(10), ..Default::default() },
         random,
     };
     tokio::spawn(controllers::run(context, bytes::Bytes::from_static(b"{}"), cancel.clone()));

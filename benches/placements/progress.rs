@@ -95,6 +95,12 @@ impl Progress {
         }
     }
 
+    /// Numbers placed and running so far.
+    pub fn now(&self) -> (usize, usize) {
+        let counts = self.shared.0.lock();
+        (counts.placed.len(), counts.running.len())
+    }
+
     /// Placements per second between two shares of all placements.
     pub fn placed_rate(&self, from: f64, to: f64) -> f64 {
         let counts = self.shared.0.lock();

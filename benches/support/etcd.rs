@@ -1,5 +1,5 @@
 //! One etcd server with default settings (so with fsync) on free loopback ports and a temporary directory.
-//! `HERDER_BENCH_ETCD` names another binary than the installed one.
+//! `HERDER_BENCH_ETCD` names another binary than the installed one, `HERDER_BENCH_ETCD_FLAGS` adds flags.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -43,6 +43,7 @@ impl Etcd {
             .args(["--log-level", "error"])
             // A million allocations need more than the default of 2 GiB.
             .args(["--quota-backend-bytes", "8589934592"])
+            .args(std::env::var("HERDER_BENCH_ETCD_FLAGS").unwrap_or_default().split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
