@@ -43,19 +43,34 @@ pub fn check(
     fits(allocation, node, neighbours)
 }
 
+/// Host ports held, each with its address (empty: all of them). Ports that may collide are left out.
+fn held_ports(resources: &AllocatedResources) -> impl Iterator<Item = (u16, &str)> {
+    let shared = resources.shared.ports.iter().filter(|port| !port.ignore_collision);
+    let shared = shared.map(|port| (port.value, port.host_ip.as_str()));
+    let networks = resources.tasks.values().flat_map(|task| &task.networks);
+    let of_tasks = networks.flat_map(|network| network.ports().map(|port| (port, network.ip.as_str())));
+    let of_tasks = of_tasks.filter_map(|(port, ip)| Some((u16::try_from(port.value).ok()?, ip)));
+    shared.chain(of_tasks).filter(|(port, _)| *port != 0)
+}
+
+/// The same port may be held once per address of the node, as the scheduler hands them out.
 fn ports_are_free(
     allocation: &Allocation,
     node: &NodeInfo,
     neighbours: &[std::sync::Arc<Allocation>],
 ) -> Result<(), String> {
-    let wanted: BTreeSet<u16> = allocation.resources.host_ports().collect();
+    let wanted: BTreeSet<(u16, &str)> = held_ports(&allocation.resources).collect();
+    let collides = |(port, ip): &(u16, &str)| {
+        let mut same_port = wanted.iter().filter(|(other, _)| other == port);
+        same_port.any(|(_, other)| ip.is_empty() || other.is_empty() || ip == other)
+    };
     for other in neighbours {
-        if let Some(port) = other.resources.host_ports().find(|port| wanted.contains(port)) {
+        if let Some((port, _)) = held_ports(&other.resources).find(collides) {
             return Err(format!("port {port} is in use by allocation {}", other.id));
         }
     }
     let reserved = parse_port_ranges(&node.reserved.networks.reserved_host_ports).unwrap_or_default();
-    match reserved.iter().find(|port| wanted.contains(port)) {
+    match reserved.iter().find(|reserved| wanted.iter().any(|(port, _)| port == *reserved)) {
         Some(port) => Err(format!("port {port} is reserved on this node")),
         None => Ok(()),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::dice::Backoff;
@@ -15,6 +16,7 @@ use crate::agent::jobs::JobCache;
 use crate::agent::jobs::JobKey;
 use crate::agent::jobs::fetch;
 use crate::agent::ledger::Ledger;
+use crate::agent::register::Lease;
 use crate::agent::report::Outbox;
 use crate::agent::workload::Workload;
 use crate::model::allocation::Allocation;
@@ -69,6 +71,8 @@ pub(super) struct Assignments {
     pub jobs: JobCache,
     pub ledger: Ledger,
     pub outbox: Outbox,
+    /// Whether the node id is ours.
+    pub lease: watch::Receiver<Lease>,
     pub workload: Arc<dyn Workload>,
     pub resync: Duration,
     pub dice: Dice,
@@ -95,15 +99,40 @@ pub(super) struct Known {
 impl Assignments {
     /// Runs until it is dropped.
     pub async fn run(mut self) {
+        let mut lease = self.lease.clone();
+        // Nothing is started under an id that another agent may hold: its tasks would run twice.
+        if lease.wait_for(|lease| lease.id().is_some()).await.is_err() {
+            return;
+        }
         while let Err(error) = self.read_reports().await {
             tracing::warn!(node = %self.node, %error, "cannot read earlier reports, trying again");
             self.backoff.wait().await;
         }
         let mut state = State::Listing;
         loop {
-            let next = match state {
-                State::Listing => self.list().await,
-                State::Watching { from } => self.watch(from).await,
+            let step = async {
+                match state {
+                    State::Listing => self.list().await,
+                    State::Watching { from } => self.watch(from).await,
+                }
+            };
+            let next = tokio::select! {
+                biased;
+                refused = lease.wait_for(|lease| matches!(lease, Lease::Refused(_))) => {
+                    if refused.is_err() {
+                        return;
+                    }
+                    None
+                }
+                next = step => Some(next),
+            };
+            let Some(next) = next else {
+                // Another agent took the id meanwhile: the orders are meant for it.
+                if lease.wait_for(|lease| lease.id().is_some()).await.is_err() {
+                    return;
+                }
+                state = State::Listing;
+                continue;
             };
             state = match next {
                 Ok(state) => state,

@@ -6,6 +6,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::drivers::TaskDirs;
+use crate::drivers::options::Options as _;
 use crate::model::allocation::Allocation;
 use crate::model::allocation::NetworkStatus;
 use crate::model::group::TaskGroup;
@@ -222,7 +223,10 @@ fn put_task_ports(env: &mut BTreeMap<String, String>, source: &EnvSource<'_>) {
             let label = if own { port.label.clone() } else { format!("{name}_{}", port.label) };
             let ip = network_ip(network, source.node);
             put(env, format!("NOMAD_IP_{label}"), ip.as_str());
-            put(env, format!("NOMAD_PORT_{label}"), port.value.to_string());
+            let mapped =
+                source.task.config.pairs("port_map").into_iter().find(|(name, _)| *name == port.label);
+            let inside = mapped.filter(|_| own).map_or_else(|| port.value.to_string(), |(_, inside)| inside);
+            put(env, format!("NOMAD_PORT_{label}"), inside);
             put(env, format!("NOMAD_ADDR_{label}"), join_address(&ip, port.value));
             if own {
                 put(env, format!("NOMAD_HOST_PORT_{label}"), port.value.to_string());
@@ -233,7 +237,8 @@ fn put_task_ports(env: &mut BTreeMap<String, String>, source: &EnvSource<'_>) {
     }
 }
 
-fn network_ip(network: &Network, node: &NodeInfo) -> String {
+/// The address at which the ports of an older network are reached.
+pub fn network_ip(network: &Network, node: &NodeInfo) -> String {
     if network.ip.is_empty() { node_ip(node) } else { network.ip.clone() }
 }
 

@@ -270,12 +270,15 @@ fn network(options: &FingerprintOptions, found: &mut Fingerprint) {
         address: address.to_string(),
         ..NodeAddress::default()
     };
+    // One address per name: with two, a static port could be granted twice, once on each, and whatever listens on
+    // all addresses would then fail to start.
+    let offered = addresses.iter().take(1);
     found.resources.node_networks = vec![NodeNetwork {
         mode: "host".to_owned(),
         mac_address: trimmed(format!("/sys/class/net/{device}/address")),
         device,
         speed,
-        addresses: addresses.iter().map(address).collect(),
+        addresses: offered.map(address).collect(),
     }];
     (found.resources.min_dynamic_port, found.resources.max_dynamic_port) = options.dynamic_ports;
 }

@@ -217,6 +217,7 @@ impl Agent {
             jobs: config.jobs,
             ledger: ledger.clone(),
             outbox: outbox.clone(),
+            lease: lease_seen.clone(),
             workload: Arc::clone(&workload),
             resync: config.resync_interval,
             dice: throw(),

@@ -45,6 +45,7 @@ use crate::drivers::TaskDirs;
 use crate::drivers::TaskId;
 use crate::model::allocation::TaskEvent;
 use crate::model::allocation::TaskRunState;
+use crate::model::network::PortMapping;
 use crate::model::task::Task;
 use crate::model::task::Template;
 use crate::model::time::Span;
@@ -515,6 +516,18 @@ impl TaskRunner {
         let group = setup.group();
         let network_mode = group.and_then(|group| group.networks.first()).map(|network| network.mode.clone());
         let grant = setup.allocation.resources.tasks.get(&self.name).cloned().unwrap_or_default();
+        let mut ports = setup.allocation.resources.shared.ports.clone();
+        // The older networks of tasks give ports too, to this task only.
+        for network in &grant.networks {
+            let host_ip = env::network_ip(network, &self.machine.node());
+            ports.extend(network.ports().map(|port| PortMapping {
+                label: port.label.clone(),
+                value: u16::try_from(port.value).unwrap_or_default(),
+                to: port.to,
+                host_ip: host_ip.clone(),
+                ignore_collision: port.ignore_collision,
+            }));
+        }
         let user = crate::model::interpolate::interpolate(&task.user, |name| {
             env::lookup(&env, &self.machine.node_names(), name)
         });
@@ -530,7 +543,7 @@ impl TaskRunner {
             env,
             dirs: self.dirs(setup),
             logs: task.log_config.clone().unwrap_or_default(),
-            ports: setup.allocation.resources.shared.ports.clone(),
+            ports,
             network_mode: network_mode.unwrap_or_default(),
             network_namespace: None,
             kill_signal: task.kill_signal.clone(),

@@ -78,7 +78,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>, connect: Arc<dyn Connect>)
             out.line(misc::version_text(&program));
             0
         }
-        Found::Group(group, exit) => {
+        Found::Group(group, exit, unknown) => {
+            if let Some(word) = unknown {
+                let command = format!("{group} {word}");
+                let names = registry::SPECS.iter().map(|spec| spec.path);
+                let hint = suggest::nearest(&command, names).map(|near| format!(" Did you mean {near:?}?"));
+                out.error(format!("unknown command {command:?}.{}", hint.unwrap_or_default()));
+            }
             out.line(help::group(&program, &group));
             exit
         }
@@ -90,10 +96,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, connect: Arc<dyn Connect>)
         }
         Found::Nothing(word) => {
             let names = registry::SPECS.iter().map(|spec| spec.path.split(' ').next().unwrap_or_default());
-            if let Some(word) = word
-                && let Some(near) = suggest::nearest(&word, names)
-            {
-                out.error(format!("unknown command {word:?}. Did you mean {near:?}?"));
+            if let Some(word) = word {
+                let hint = suggest::nearest(&word, names).map(|near| format!(" Did you mean {near:?}?"));
+                out.error(format!("unknown command {word:?}.{}", hint.unwrap_or_default()));
             }
             out.line(help::program(&program));
             UNKNOWN_COMMAND
@@ -112,8 +117,8 @@ fn has_flag(args: &[String], name: &str) -> bool {
 enum Found {
     /// A command, and how many words name it.
     Command(&'static Spec, usize),
-    /// A group, and the exit code.
-    Group(String, u8),
+    /// A group, the exit code, and the word behind it that names none of its commands.
+    Group(String, u8, Option<String>),
     FlagsFirst(&'static Spec),
     Version,
     ProgramHelp,
@@ -147,7 +152,8 @@ fn find_command(args: &[String]) -> Found {
         let prefix = format!("{path} ");
         if registry::SPECS.iter().any(|spec| spec.path.starts_with(&prefix)) {
             let help = argv::asks_for_help(args);
-            return Found::Group(path, u8::from(!help));
+            let unknown = words.get(count).filter(|_| !help).map(|&word| word.to_owned());
+            return Found::Group(path, u8::from(!help), unknown);
         }
     }
     Found::Nothing(words.first().map(|&word| word.to_owned()))

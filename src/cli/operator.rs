@@ -1,7 +1,5 @@
 //! `operator api`
 
-use std::io::IsTerminal;
-
 use bytes::Bytes;
 use http::Method;
 
@@ -35,10 +33,16 @@ pub struct Api {
     args: Vec<String>,
 }
 
+/// Something can be read from standard input: neither a terminal nor `/dev/null` is there.
+fn is_piped() -> bool {
+    let mode = nix::sys::stat::fstat(std::io::stdin()).map(|stat| stat.st_mode & libc::S_IFMT);
+    mode.is_ok_and(|kind| kind != libc::S_IFCHR)
+}
+
 impl Run for Api {
     async fn run(self, context: &Context) -> Outcome {
         Context::expect_args(&self.args, 1, "<path>")?;
-        let piped = !std::io::stdin().is_terminal();
+        let piped = is_piped();
         let given = self.method.clone();
         let word = given.unwrap_or_else(|| if piped { "POST".to_owned() } else { "GET".to_owned() });
         let method: Method = word.to_uppercase().parse().map_err(|_| format!("invalid method {word:?}"))?;

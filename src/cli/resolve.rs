@@ -44,6 +44,13 @@ pub async fn job(client: &Client, wanted: &str, accept: Accept) -> Result<Found,
         ([], [job]) => job,
         ([], []) => {
             let kind = if accept == Accept::Periodic { "periodic job(s)" } else { "job(s)" };
+            // Something may stand at the job's key that was refused: then the answer says why.
+            if accept == Accept::Any
+                && let Err(why) = client.get(&job_path(wanted, ""), &[]).await
+                && why.to_string().contains("was refused: ")
+            {
+                return Err(format!("Error querying job: {why}").into());
+            }
             return Err(format!("No {kind} with prefix or ID {} found", quoted(wanted)).into());
         }
         _ => {

@@ -87,7 +87,7 @@ pub struct ServerConfig {
     pub batch_eval_gc_threshold: Span,
     #[serde(deserialize_with = "span")]
     pub deployment_gc_threshold: Span,
-    /// How long after an agent's lease ended the node counts as down.
+    /// How long after an agent's lease ended the node counts as down. Nomad's default is ten seconds, ours none.
     #[serde(deserialize_with = "span")]
     pub heartbeat_grace: Span,
     /// The lease of agents is at least this long.
@@ -117,7 +117,8 @@ impl Default for ServerConfig {
             eval_gc_threshold: hours(1),
             batch_eval_gc_threshold: hours(24),
             deployment_gc_threshold: hours(1),
-            heartbeat_grace: Span::from_secs(10),
+            // The lease is grace enough: it is renewed three times as often as it must be.
+            heartbeat_grace: Span::ZERO,
             min_heartbeat_ttl: Span::from_secs(10),
             job_default_priority: 50,
             job_max_priority: 100,

@@ -77,7 +77,9 @@ impl Fence {
     }
 }
 
-type Request = (Unit, oneshot::Sender<Result<Revision, Error>>);
+/// Where the outcome of a unit is awaited.
+type Reply = oneshot::Sender<Result<Revision, Error>>;
+type Request = (Unit, Reply);
 
 /// Where controllers hand in their writes. Cheap to clone.
 #[derive(Clone)]
@@ -285,7 +287,7 @@ struct Batch {
     ops: Vec<Op>,
     bytes: usize,
     /// Number of guards and operations of each unit, with the one who waits for it.
-    senders: Vec<((usize, usize), oneshot::Sender<Result<Revision, Error>>)>,
+    senders: Vec<((usize, usize), Reply)>,
 }
 
 impl Batch {
@@ -312,7 +314,7 @@ impl Batch {
         self.ops.extend(unit.ops);
     }
 
-    fn into_units(self) -> Vec<(Unit, oneshot::Sender<Result<Revision, Error>>)> {
+    fn into_units(self) -> Vec<Request> {
         let mut guards = self.guards.into_iter();
         let mut ops = self.ops.into_iter();
         let mut units = Vec::with_capacity(self.senders.len());

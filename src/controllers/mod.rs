@@ -3,6 +3,7 @@
 
 pub mod bootstrap;
 pub mod commit;
+mod compact;
 pub mod intake;
 pub mod job;
 pub mod leadership;
@@ -150,6 +151,8 @@ async fn reign(context: &Context, term: Term, cancel: &CancellationToken) {
     let queue = Arc::new(Queue::default());
     let reap = reap::ReapReconciler::new(context.clone(), committer, &queue);
     tasks.spawn(runner::run(reap, queue, OTHERS_AT_ONCE, reign.clone()));
+
+    tasks.spawn(compact::run(context.store.clone(), Arc::clone(&context.mirror), reign.clone()));
 
     tokio::select! {
         biased;

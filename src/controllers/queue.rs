@@ -25,7 +25,7 @@ pub struct Queue<K> {
 struct Inner<K> {
     /// Keys that may run now, in the order in which they became due.
     ready: BTreeMap<u64, K>,
-    /// Where a waiting key stands: its place among the ready ones, or its due time.
+    /// Whether a waiting key may run now, or when.
     waiting: BTreeMap<K, Waiting>,
     due: BTreeSet<(Instant, K)>,
     running: BTreeSet<K>,
@@ -37,7 +37,7 @@ struct Inner<K> {
 
 #[derive(Clone, Copy, Debug)]
 enum Waiting {
-    Ready(u64),
+    Ready,
     Until(Instant),
 }
 
@@ -138,7 +138,7 @@ impl<K: Ord + Clone> Queue<K> {
 impl<K: Ord + Clone> Inner<K> {
     fn wait_until(&mut self, key: K, at: Instant) {
         match self.waiting.get(&key).copied() {
-            Some(Waiting::Ready(_)) => return,
+            Some(Waiting::Ready) => return,
             Some(Waiting::Until(earlier)) if earlier <= at => return,
             Some(Waiting::Until(later)) => {
                 self.due.remove(&(later, key.clone()));
@@ -155,7 +155,7 @@ impl<K: Ord + Clone> Inner<K> {
             && *at <= now
         {
             let (_, key) = self.due.pop_first().expect("looked at just now");
-            self.waiting.insert(key.clone(), Waiting::Ready(self.next_place));
+            self.waiting.insert(key.clone(), Waiting::Ready);
             self.ready.insert(self.next_place, key);
             self.next_place += 1;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -119,7 +120,7 @@ pub struct Limit {
     pub required: bool,
 }
 
-/// Plans the groups of a task. `parent` is a directory name such as `nomad`.
+/// Plans the groups of a task. `parent` is a path below the mount points, such as `nomad` or `/nomad`.
 pub fn plan(
     hierarchy: &Hierarchy,
     parent: &str,
@@ -128,6 +129,8 @@ pub fn plan(
     pids_limit: Option<u32>,
 ) -> TaskCgroups {
     let mut plan = TaskCgroups::default();
+    // Joining an absolute path would leave the mount point and put the limits into plain files.
+    let parent = parent.trim_matches('/');
     let (soft, hard) = memory_bytes(grant);
     let shares = grant.cpu.cpu_shares.clamp(SHARES.0, SHARES.1);
     let cores = &grant.cpu.reserved_cores;
@@ -165,7 +168,8 @@ pub fn plan(
             }
         }
         Hierarchy::V2(root) => {
-            let dir = root.join(format!("{parent}.slice")).join(format!("{name}.scope"));
+            let slice = parent.strip_suffix(".slice").unwrap_or(parent);
+            let dir = root.join(format!("{slice}.slice")).join(format!("{name}.scope"));
             let weight = 1 + (shares - 2) * 9999 / 262_142;
             if let Some(hard) = hard {
                 limit(dir.join("memory.max"), hard.to_string(), true);
@@ -223,7 +227,7 @@ impl TaskCgroups {
             }
         }
         for limit in &self.limits {
-            if let Err(error) = fs::write(&limit.file, &limit.value)
+            if let Err(error) = write_control(&limit.file, &limit.value)
                 && limit.required
             {
                 return Err(named(&limit.file, error));
@@ -238,7 +242,7 @@ impl TaskCgroups {
     /// Names the group that could not be joined.
     pub fn join(&self) -> io::Result<()> {
         for dir in self.dirs.values() {
-            fs::write(dir.join("cgroup.procs"), "0").map_err(|error| {
+            write_control(&dir.join("cgroup.procs"), "0").map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot join {}: {error}", dir.display()))
             })?;
         }
@@ -331,6 +335,11 @@ impl TaskCgroups {
     }
 }
 
+/// Writes a file of the kernel's; one that is missing is an error, never a new plain file without effect.
+fn write_control(file: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
+}
+
 /// Switches the controllers on for the children of `dir`, from the root downwards. What the machine does not
 /// allow shows up when the limit is written.
 fn delegate(dir: &Path) {
@@ -382,7 +391,7 @@ mod tests {
     fn a_version_2_mount_without_memory_beside_version_1_is_ignored() {
         let found = Hierarchy::from_mountinfo(V1, |_| "hugetlb misc\n".to_owned());
         assert_eq!(found.version(), Some("1"));
-        let plan = plan(&found, "nomad", "a.web", &grant(500, 64, 0), Some(9));
+        let plan = plan(&found, "/nomad", "a.web", &grant(500, 64, 0), Some(9));
         assert_eq!(plan.dirs["cpu"], Path::new("/sys/fs/cgroup/cpu/nomad/a.web"));
         assert!(!plan.dirs.contains_key("cpuset"));
         let lines = lines(&plan);
@@ -407,6 +416,17 @@ mod tests {
                 format!("{dir}/cpu.weight=39"),
             ]
         );
+    }
+
+    #[test]
+    fn limits_outside_of_a_control_group_mount_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let found = Hierarchy::V2(dir.path().to_owned());
+        let plan = plan(&found, "nomad.slice", "a.web", &grant(500, 64, 0), None);
+        assert_eq!(plan.dirs["unified"], dir.path().join("nomad.slice/a.web.scope"));
+        let text = plan.create().expect_err("there are no control files").to_string();
+        assert!(text.contains("memory.max"), "{text}");
+        assert!(!dir.path().join("nomad.slice/a.web.scope/memory.max").exists());
     }
 
     #[test]

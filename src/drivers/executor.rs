@@ -105,7 +105,7 @@ impl Executor {
             capabilities: launch.command.capabilities.clone(),
         };
         let mut name = format!("{}.{}", config.id.alloc, config.id.task);
-        if config.id.run > 0 {
+        if config.id.run > 1 {
             // Removing an earlier run late must not touch this one.
             name = format!("{name}.{}", config.id.run);
         }

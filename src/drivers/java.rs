@@ -52,9 +52,10 @@ pub struct Java {
 
 /// The program, with links resolved: the links themselves need not exist inside the task's root.
 fn find_java() -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let dirs = path.split(':').chain(["/usr/bin", "/usr/local/bin", "/bin"]);
-    dirs.filter(|dir| dir.starts_with('/')).find_map(|dir| fs::canonicalize(Path::new(dir).join("java")).ok())
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned());
+    path.split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .find_map(|dir| fs::canonicalize(Path::new(dir).join("java")).ok())
 }
 
 /// Version, runtime and virtual machine from the output of `java -version`.

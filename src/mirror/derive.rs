@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::model::allocation::Allocation;
 use crate::model::allocation::ClientStatus;
 use crate::model::deployment::Deployment;
 use crate::model::evaluation::EvalStatus;
@@ -68,6 +69,10 @@ pub fn job_state(state: &State, id: &JobId, job: &Job) -> JobState {
 /// versions even for the current one, so that neither its specification nor its index changes.
 pub const DECLARED_STABLE: &str = "DeclaredStable";
 
+/// Herder's own field of a job as the API shows it: why the newest value at its key, put there past the API, is
+/// not being run. Never stored in a job.
+pub const REFUSED: &str = "Refused";
+
 /// True once a version was proven healthy: by a user's word, else by its deployment.
 pub fn is_stable(state: &State, id: &JobId, version: u64) -> bool {
     let copy = state.versions.get(id).and_then(|versions| versions.get(&version));
@@ -83,24 +88,44 @@ pub fn health_intent(deployment: DeploymentId) -> String {
     format!("deployment/{deployment}/health")
 }
 
+/// Name of the intent by which a user moves one allocation: `{"NoShutdownDelay": bool}`.
+pub fn stop_intent(id: AllocId) -> String {
+    format!("stop-alloc/{id}")
+}
+
+/// Name of the intent by which a user stops a job, with this version, without the shutdown delays of its tasks.
+pub fn hurry_intent(version: u64) -> String {
+    format!("no-shutdown-delay/{version}")
+}
+
+/// Name of the intent by which a user has failed allocations replaced without waiting.
+pub const FORCE_RESCHEDULE: &str = "force-reschedule";
+
+/// What a user said of an allocation's health within its deployment.
+pub fn declared_health(state: &State, desired: &Allocation) -> Option<bool> {
+    let intents = state.intents.get(&desired.job())?;
+    let said = intents.get(&health_intent(desired.deployment_id?))?;
+    let id = desired.id.to_string();
+    let names = |list: &str| {
+        let ids = said.value.get(list).and_then(Value::as_array);
+        ids.is_some_and(|ids| ids.iter().any(|named| named.as_str() == Some(&id)))
+    };
+    if names("Unhealthy") { Some(false) } else { names("Healthy").then_some(true) }
+}
+
+/// Why the newest value at a job's key is not being run, if it was put there straight and refused.
+pub fn refused<'a>(state: &'a State, id: &JobId) -> Option<&'a str> {
+    let raw = state.jobs.get(id)?.raw.as_ref()?;
+    let status = &state.statuses.get(id)?.value;
+    (status.refused_revision == raw.modified && !status.refused.is_empty()).then_some(&*status.refused)
+}
+
 /// Health of an allocation within its deployment: what a user said, else what its agent reports. Absent while
 /// undecided.
-pub fn alloc_health(state: &State, id: AllocId, entry: &AllocEntry) -> Option<bool> {
+pub fn alloc_health(state: &State, entry: &AllocEntry) -> Option<bool> {
     let desired = entry.desired.as_ref()?;
-    if let Some(deployment) = desired.value.deployment_id
-        && let Some(intents) = state.intents.get(&desired.value.job())
-        && let Some(said) = intents.get(&health_intent(deployment))
-    {
-        let names = |list: &str| {
-            let ids = said.value.get(list).and_then(Value::as_array);
-            ids.is_some_and(|ids| ids.iter().any(|named| named.as_str() == Some(&id.to_string())))
-        };
-        if names("Unhealthy") {
-            return Some(false);
-        }
-        if names("Healthy") {
-            return Some(true);
-        }
+    if let Some(said) = declared_health(state, &desired.value) {
+        return Some(said);
     }
     let verdict = entry.report.as_ref()?.value.deployment_status.as_ref()?;
     // An allocation that joined a newer deployment is judged anew there.
@@ -120,14 +145,14 @@ pub struct RolloutCounts {
 /// time to say so.
 pub fn deployment_counts(state: &State, deployment: &Deployment) -> BTreeMap<String, RolloutCounts> {
     let mut counts: BTreeMap<String, RolloutCounts> = BTreeMap::new();
-    for (id, entry) in state.allocs_of_job(&deployment.job()) {
+    for (_, entry) in state.allocs_of_job(&deployment.job()) {
         let Some(desired) = &entry.desired else { continue };
         if desired.value.deployment_id != Some(deployment.id) {
             continue;
         }
         let group = counts.entry(desired.value.task_group.clone()).or_default();
         group.placed += 1;
-        match alloc_health(state, id, entry) {
+        match alloc_health(state, entry) {
             Some(true) => group.healthy += 1,
             Some(false) => group.unhealthy += 1,
             None if entry.status() == ClientStatus::Failed => group.unhealthy += 1,

@@ -152,6 +152,13 @@ pub enum Table {
     Other,
 }
 
+/// Namespace and name of a service.
+pub type ServiceName = (String, String);
+/// A node, and the id of a registration there.
+pub type RegistrationId = (NodeId, String);
+/// The instances of a service.
+pub type Registrations = BTreeMap<RegistrationId, Stored<ServiceRegistration>>;
+
 /// Everything, as of `revision`.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -171,12 +178,13 @@ pub struct State {
     pub job_allocs: BTreeMap<JobId, BTreeSet<AllocId>>,
     pub node_allocs: BTreeMap<NodeId, BTreeSet<AllocId>>,
     pub alloc_nodes: BTreeMap<AllocId, NodeId>,
-    /// From an allocation to the one that replaced it.
-    pub next_allocs: BTreeMap<AllocId, AllocId>,
+    /// From an allocation to those that replaced it, with their create revisions: more than one if a replacement
+    /// was itself lost before it could be told apart. See [`State::next_alloc`].
+    pub next_allocs: BTreeMap<AllocId, BTreeSet<(Revision, AllocId)>>,
     pub nodes: BTreeMap<NodeId, NodeEntry>,
     /// Registrations by namespace and service name, then by node and registration id.
-    pub services: BTreeMap<(String, String), BTreeMap<(NodeId, String), Stored<ServiceRegistration>>>,
-    pub service_names: BTreeMap<(NodeId, String), (String, String)>,
+    pub services: BTreeMap<ServiceName, Registrations>,
+    pub service_names: BTreeMap<RegistrationId, ServiceName>,
     pub namespaces: BTreeMap<String, Stored<Value>>,
     pub pools: BTreeMap<String, Stored<Value>>,
     pub configs: BTreeMap<String, Stored<Value>>,
@@ -328,6 +336,11 @@ impl State {
             .into_iter()
             .flatten()
             .filter_map(|alloc| Some((*alloc, self.allocs.get(alloc)?)))
+    }
+
+    /// The newest allocation that replaced this one.
+    pub fn next_alloc(&self, id: AllocId) -> Option<AllocId> {
+        self.next_allocs.get(&id)?.last().map(|(_, next)| *next)
     }
 
     /// The newest deployment of a job by creation.
@@ -485,7 +498,7 @@ impl State {
         self.node_allocs.entry(node).or_default().insert(id);
         self.alloc_nodes.insert(id, node);
         if let Some(previous) = alloc.value.previous {
-            self.next_allocs.insert(previous, id);
+            self.next_allocs.entry(previous).or_default().insert((alloc.created, id));
         }
         self.allocs.entry(id).or_default().desired = Some(alloc);
     }
@@ -538,10 +551,8 @@ impl State {
         let Some(entry) = self.allocs.get_mut(&id) else { return };
         if let Some(desired) = entry.desired.take() {
             remove_member(&mut self.job_allocs, &desired.value.job(), &id);
-            if let Some(previous) = desired.value.previous
-                && self.next_allocs.get(&previous) == Some(&id)
-            {
-                self.next_allocs.remove(&previous);
+            if let Some(previous) = desired.value.previous {
+                remove_member(&mut self.next_allocs, &previous, &(desired.created, id));
             }
         }
         remove_member(&mut self.node_allocs, &node, &id);

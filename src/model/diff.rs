@@ -113,6 +113,18 @@ pub struct JobDiff {
     pub task_groups: Vec<TaskGroupDiff>,
 }
 
+impl JobDiff {
+    /// The same without what the changes force.
+    #[must_use]
+    pub fn without_annotations(mut self) -> Self {
+        for group in &mut self.task_groups {
+            group.fields.iter_mut().for_each(|field| field.annotations.clear());
+            group.tasks.iter_mut().for_each(|task| task.annotations.clear());
+        }
+        self
+    }
+}
+
 /// Keys of a job that no user writes, or that are shown elsewhere.
 const JOB_HIDDEN: &[&str] = &[
     "ID",

@@ -39,6 +39,11 @@ impl JobType {
         })
     }
 
+    /// One allocation on every node that fits, whatever the count.
+    pub fn is_on_every_node(self) -> bool {
+        matches!(self, Self::System | Self::Sysbatch)
+    }
+
     /// Batch-like work ends; the others run until stopped.
     pub fn is_batch(self) -> bool {
         matches!(self, Self::Batch | Self::Sysbatch)

@@ -68,7 +68,8 @@ impl Client {
         for path in [&alloc_root, &config.client.state_dir] {
             std::fs::create_dir_all(path).map_err(|cause| made(path, cause))?;
         }
-        let drivers = drivers::all(&driver_options(config));
+        let mut drivers = drivers::all(&driver_options(config));
+        drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr);
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let info = node_info(config, http_addr, found);
@@ -138,6 +139,12 @@ async fn look_again(
         handle.set_info(info);
         node.send_replace(handle.info());
     }
+}
+
+/// Whether the client's `driver.allowlist` and `driver.denylist`, both comma-separated, leave a driver.
+fn offers(options: &std::collections::BTreeMap<String, String>, driver: &str) -> bool {
+    let list = |name: &str| options.get(name).map(|list| list.split(',').any(|one| one.trim() == driver));
+    list("driver.allowlist").unwrap_or(true) && !list("driver.denylist").unwrap_or(false)
 }
 
 fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> FingerprintOptions {

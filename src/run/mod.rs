@@ -245,6 +245,12 @@ impl Process {
         if let Some(client) = client {
             client.shut_down().await;
         }
+        if self.config.temporary_data
+            && let Err(error) = crate::drivers::unmount_all_below(&self.config.data_dir)
+        {
+            // The directory is removed next, and stays where something is still mounted in it.
+            console.error(&error.to_string());
+        }
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(10), ended).await.is_err() {
             console.error("some tasks of the agent did not end in time");

@@ -59,6 +59,9 @@ impl Round<'_> {
     /// Looks at every node: fills the heaps if `fills`, and tells what was found.
     pub(super) fn scan(&mut self, fills: bool) -> AllocMetric {
         let mut metric = AllocMetric::default();
+        // A datacenter without nodes is told as such; patterns name none.
+        let named = self.request.job.datacenters.iter().filter(|name| !name.contains('*'));
+        metric.nodes_available = named.map(|name| (name.clone(), 0)).collect();
         let mut refused: HashMap<(u32, Unfit), u64> = HashMap::new();
         // Per class: number of candidates, and one of them.
         let mut candidates: Vec<(u64, u32)> = vec![(0, 0); self.memos.len()];

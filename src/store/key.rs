@@ -127,6 +127,11 @@ impl Keys {
         format!("{}submissions/{}/{version:010}", self.root, job_path(job))
     }
 
+    /// The prefix of the source texts of a job's versions.
+    pub fn submissions(&self, job: &JobId) -> String {
+        format!("{}submissions/{}/", self.root, job_path(job))
+    }
+
     /// The scaling events of a job, per group. Not part of the mirror: read from the store when asked for.
     pub fn scaling_events(&self, job: &JobId) -> String {
         format!("{}scaling/{}", self.root, job_path(job))

@@ -1,7 +1,6 @@
 //! Drivers against real processes, Docker and Java. Runs as root.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(clippy::print_stdout, reason = "measurements are shown with --nocapture")]
 
 mod docker;
 mod isolated;

@@ -47,7 +47,8 @@ impl Agent {
     pub fn start_in(dir: TempDir, args: &[&str], config: &str) -> Self {
         let file = dir.path().join("agent.hcl");
         let data = dir.path().join("data");
-        let base = format!("data_dir = {data:?}\nbind_addr = \"127.0.0.1\"\nports {{\n  http = 0\n}}\n{config}");
+        let base =
+            format!("data_dir = {data:?}\nbind_addr = \"127.0.0.1\"\nports {{\n  http = 0\n}}\n{config}");
         std::fs::write(&file, base).expect("a writable directory");
         let mut child = Command::new(herder())
             .arg("agent")
@@ -89,7 +90,7 @@ impl Agent {
 
     /// `GET` on the API.
     pub fn get(&self, path: &str) -> Value {
-        let text = self.ok(&["operator", "api", path]);
+        let text = self.ok(&["operator", "api", "-X", "GET", path]);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
 
@@ -105,10 +106,6 @@ impl Agent {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).expect("a writable directory");
         path
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// kill -9; tasks stay. Gives back the directory for the next agent.
@@ -141,7 +138,8 @@ pub fn herder() -> &'static str {
 
 /// Runs a command to its end.
 pub fn answer(command: &mut Command) -> Answer {
-    let Output { status, stdout, stderr } = command.output().expect("the command starts");
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().expect("the command starts");
     Answer {
         code: status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&stdout).into_owned(),

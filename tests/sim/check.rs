@@ -29,8 +29,7 @@ pub async fn snapshot(world: &World) -> State {
     mirror.wait_for(1, std::time::Duration::from_secs(5)).await;
     cancel.cancel();
     let _ = task.await;
-    let state = mirror.read().clone();
-    state
+    mirror.read().clone()
 }
 
 /// What must hold at every moment.
@@ -161,13 +160,23 @@ pub fn liveness(world: &World, state: &State) -> Vec<String> {
         let failed = state
             .latest_deployment(&id)
             .is_some_and(|deployment| deployment.value.status == DeploymentStatus::Failed);
-        let wanted = if job.value.stop { 0 } else { job.value.task_groups[0].count() };
+        let wanted = match job.value.kind.as_str() {
+            _ if job.value.stop => 0,
+            "system" => state.nodes.values().filter(|node| node.is_schedulable()).count(),
+            _ => job.value.task_groups[0].count(),
+        };
         let unfinished = live.iter().filter(|(_, status)| !status.is_terminal()).count();
         if job.value.stop && unfinished > 0 {
             broken.push(format!("3: {name} is stopped, {unfinished} allocations are still wanted"));
         }
         if !job.value.stop && current != wanted && !blocked && !failed {
-            broken.push(format!("3: {name} has {current} of {wanted} and nobody says why"));
+            let work: Vec<String> = live
+                .iter()
+                .map(|(alloc, status)| {
+                    format!("{} v{} {} {status:?}", alloc.name(), alloc.job_version, alloc.id.short())
+                })
+                .collect();
+            broken.push(format!("3: {name} has {current} of {wanted} and nobody says why: {work:?}"));
         }
     }
     for (id, evaluations) in &state.evaluations {
@@ -230,7 +239,7 @@ fn describe(state: &State) -> String {
 }
 
 /// Keys that still exist and were changed after a revision.
-pub async fn snapshot_keys_changed_since(world: &World, revision: i64) -> Vec<String> {
+pub async fn keys_changed_since(world: &World, revision: i64) -> Vec<String> {
     use herder::store::Store;
     let range = herder::store::Range::Prefix(world.keys.root().to_owned());
     let listing = world.store.list(range, herder::store::ListOptions::default()).await.expect("embedded");

@@ -47,11 +47,15 @@ impl Faults {
     }
 
     pub fn pause(&self, client: &str) {
-        self.paused.send_modify(|paused| drop(paused.insert(client.to_owned())));
+        self.paused.send_modify(|paused| {
+            paused.insert(client.to_owned());
+        });
     }
 
     pub fn resume(&self, client: &str) {
-        self.paused.send_modify(|paused| drop(paused.remove(client)));
+        self.paused.send_modify(|paused| {
+            paused.remove(client);
+        });
     }
 
     pub fn set_outage(&self, away: bool) {

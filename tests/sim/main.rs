@@ -19,19 +19,23 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 async fn step(world: &mut World) {
-    let names = ["web", "api", "crunch", "sweep"];
+    let names = ["web", "api", "crunch", "sweep", "every"];
     let servers = world.servers.len() as u64;
     match world.pick(24) {
         0..=6 => {
-            let name = names[world.pick(4) as usize];
-            let kind = if matches!(name, "crunch" | "sweep") { "batch" } else { "service" };
+            let name = names[world.pick(5) as usize];
+            let kind = match name {
+                "crunch" | "sweep" => "batch",
+                "every" => "system",
+                _ => "service",
+            };
             let known = world.wishes.get(name).cloned();
             let generation = known.map_or(0, |wish| wish.generation) + world.pick(2);
             let wish = Wish { kind, count: world.pick(9) as i64, generation, stop: world.pick(9) == 0 };
             world.wish(name, wish).await;
         }
         7 => {
-            let name = names[world.pick(4) as usize];
+            let name = names[world.pick(5) as usize];
             if world.wishes.contains_key(name) {
                 let again = world.wishes[name].clone();
                 world.nonsense(name).await;
@@ -182,10 +186,10 @@ async fn quiet(world: &World) -> Result<(), Vec<String>> {
     tokio::time::sleep(Duration::from_secs(50)).await;
     let after = world.store.revision().await.expect("embedded");
     if before == after {
-        Ok(())
-    } else {
-        Err(vec![format!("12: {} writes while nothing changed", after - before)])
+        return Ok(());
     }
+    let changed = check::keys_changed_since(world, before).await;
+    Err(vec![format!("12: {} writes while nothing changed: {changed:?}", after - before)])
 }
 
 fn seeds() -> Vec<u64> {

@@ -65,7 +65,6 @@ pub struct Wish {
 }
 
 pub struct World {
-    pub seed: u64,
     pub dice: Dice,
     pub store: EmbeddedStore,
     pub keys: Keys,
@@ -79,7 +78,6 @@ pub struct World {
 impl World {
     pub async fn new(seed: u64) -> Self {
         let mut world = Self {
-            seed,
             dice: Dice::seeded(seed),
             store: EmbeddedStore::new(),
             keys: Keys::default(),
@@ -242,6 +240,10 @@ impl World {
                 "Resources": {"CPU": 400, "MemoryMB": 300},
             }],
         });
+        if wish.kind == "system" {
+            group["Count"] = json!(1);
+            group["ReschedulePolicy"] = json!(null);
+        }
         if let Some(update) = update {
             group["Update"] = update;
         }

@@ -7,6 +7,7 @@ use crate::api::error::ApiError;
 use crate::api::read::nodes::BUILT_IN_POOLS;
 use crate::jobspec;
 use crate::jobspec::Defaults;
+use crate::mirror::derive::REFUSED;
 use crate::model::id::DEFAULT_NAMESPACE;
 use crate::model::job::Job;
 
@@ -34,6 +35,7 @@ pub fn defaults(api: &Api) -> Defaults {
 
 /// The problems and warnings of a job, after its defaults were filled in.
 pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
+    job.unknown.remove(REFUSED);
     let mut warnings = jobspec::canonicalize(job, &defaults(api));
     let validation = jobspec::validate(job);
     warnings.extend(validation.warnings);

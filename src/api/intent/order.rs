@@ -14,10 +14,10 @@ use super::too_busy;
 use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::api::intent::admission::problems_text;
-use crate::api::views::allocation::stop_intent;
 use crate::api::views::node::LAST_DRAIN;
 use crate::mirror::derive::alloc_health;
 use crate::mirror::derive::health_intent;
+use crate::mirror::derive::stop_intent;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::model::deployment::Deployment;
@@ -185,7 +185,7 @@ fn check_order(state: &State, deployment: &Deployment, order: &DeploymentOrder) 
                 let is_healthy = |id: &&AllocId| {
                     let entry = state.allocs.get(id);
                     entry.is_some_and(|entry| {
-                        !entry.status().is_terminal() && alloc_health(state, **id, entry) == Some(true)
+                        !entry.status().is_terminal() && alloc_health(state, entry) == Some(true)
                     })
                 };
                 let healthy = rollout.placed_canaries.iter().filter(is_healthy).count() as u64;

@@ -19,6 +19,8 @@ use super::too_busy;
 use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::jobspec;
+use crate::mirror::derive::FORCE_RESCHEDULE;
+use crate::mirror::derive::hurry_intent;
 use crate::model::evaluation::trigger;
 use crate::model::id::JobId;
 use crate::model::job::Job;
@@ -199,7 +201,7 @@ pub async fn deregister(api: &Api, id: &JobId, options: StopOptions) -> Result<W
             further.push(put_evaluation(api, &eval)?);
         }
         if options.no_shutdown_delay {
-            let intent = Key::Intent(id.clone(), format!("no-shutdown-delay/{}", next.version));
+            let intent = Key::Intent(id.clone(), hurry_intent(next.version));
             further.push(put(api, &intent, &json!({"EvalID": eval.id}))?);
         }
         if let Committed::At(revision) = commit_replacement(api, id, &current, replacement, further).await? {
@@ -232,7 +234,7 @@ pub async fn evaluate(api: &Api, id: &JobId, force_reschedule: bool) -> Result<W
     let key = api.context.keys.text(&Key::Evaluation(id.clone(), eval.id));
     let mut txn = Txn::when([Guard::absent(key)]).and_then(put_evaluation(api, &eval)?);
     if force_reschedule {
-        let intent = Key::Intent(id.clone(), "force-reschedule".to_owned());
+        let intent = Key::Intent(id.clone(), FORCE_RESCHEDULE.to_owned());
         txn = txn.and_then(put(api, &intent, &json!({"EvalID": eval.id}))?);
     }
     match commit(api, txn).await? {

@@ -18,6 +18,7 @@ use crate::api::views::allocation::StubOptions;
 use crate::api::views::index;
 use crate::api::views::job::GroupScaleStatus;
 use crate::api::views::job::JobScaleStatus;
+use crate::mirror::derive;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::mirror::state::Table;
@@ -47,7 +48,13 @@ pub(in crate::api) fn visible(state: &State, id: &JobId) -> Option<Stored<Job>> 
 /// The job that the path names.
 fn named(view: &View<'_>, call: &Call) -> Result<(JobId, Stored<Job>), ApiError> {
     let id = call.job();
-    let job = visible(view.state, &id).ok_or_else(|| ApiError::not_found("job not found"))?;
+    let unknown = || match derive::refused(view.state, &id) {
+        Some(why) => {
+            ApiError::not_found(format!("job not found; what was put at its key was refused: {why}"))
+        }
+        None => ApiError::not_found("job not found"),
+    };
+    let job = visible(view.state, &id).ok_or_else(unknown)?;
     Ok((id, job))
 }
 
@@ -131,7 +138,9 @@ fn version_diffs(call: &Call, versions: &[Job]) -> Result<Vec<JobDiff>, ApiError
         Some(base) => versions.iter().map(|job| (base, job)).collect(),
         None => versions.windows(2).map(|pair| (&pair[1], &pair[0])).collect(),
     };
-    Ok(pairs.into_iter().map(|(old, new)| diff(Some(old), new, true)).collect())
+    // What a change would force is for plans to say: these have happened.
+    let plain = |(old, new): (&Job, &Job)| diff(Some(old), new, true).without_annotations();
+    Ok(pairs.into_iter().map(plain).collect())
 }
 
 pub(in crate::api) fn allocations(view: &View<'_>, call: &Call) -> Result<Found, ApiError> {
@@ -294,7 +303,7 @@ fn statuses_job(view: &View<'_>, id: &JobId, stored: &Stored<Job>) -> JobStatuse
             "NodeID": desired.node_id, "JobVersion": desired.job_version, "FollowupEvalID": "",
             "HasPausedTask": false,
             "DeploymentStatus": {
-                "Canary": desired.canary, "Healthy": derive::alloc_health(view.state, alloc, entry),
+                "Canary": desired.canary, "Healthy": derive::alloc_health(view.state, entry),
             },
         }))
     });
@@ -344,7 +353,7 @@ pub(in crate::api) fn scale_status(view: &View<'_>, id: &JobId, stored: &Stored<
         let desired = group.count.unwrap_or(1);
         groups.insert(group.name.clone(), GroupScaleStatus { desired, ..GroupScaleStatus::default() });
     }
-    for (alloc, entry) in view.state.allocs_of_job(id) {
+    for (_, entry) in view.state.allocs_of_job(id) {
         let Some(desired) = entry.desired.as_ref().filter(|desired| desired.value.is_wanted()) else {
             continue;
         };
@@ -354,7 +363,7 @@ pub(in crate::api) fn scale_status(view: &View<'_>, id: &JobId, stored: &Stored<
         }
         group.placed += 1;
         group.running += u64::from(entry.status() == ClientStatus::Running);
-        match alloc_health(view.state, alloc, entry) {
+        match alloc_health(view.state, entry) {
             Some(true) => group.healthy += 1,
             Some(false) => group.unhealthy += 1,
             None => {}

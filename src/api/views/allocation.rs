@@ -13,6 +13,7 @@ use super::task::TaskStateView;
 use super::text_of;
 use crate::mirror::derive::alloc_health;
 use crate::mirror::derive::preempted_by;
+use crate::mirror::derive::stop_intent;
 use crate::mirror::state::AllocEntry;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
@@ -32,11 +33,6 @@ use crate::model::resources::AllocatedTask;
 use crate::model::resources::Resources;
 use crate::model::task::Lifecycle;
 use crate::model::time::Time;
-
-/// Name of the intent by which a user stops one allocation.
-pub fn stop_intent(id: AllocId) -> String {
-    format!("stop-alloc/{id}")
-}
 
 /// Health within a deployment.
 #[derive(Clone, Debug, Serialize)]
@@ -182,9 +178,9 @@ pub fn stub(state: &State, id: AllocId, entry: &AllocEntry, options: StubOptions
             Some(report) if options.task_states => task::states(&report.task_states),
             _ => BTreeMap::new(),
         },
-        deployment_status: deployment_status(state, id, entry),
+        deployment_status: deployment_status(state, entry),
         followup_eval_id: String::new(),
-        next_allocation: text_of(state.next_allocs.get(&id)),
+        next_allocation: text_of(state.next_alloc(id).as_ref()),
         reschedule_tracker: alloc.reschedule_tracker.clone(),
         preempted_allocations: preempted_by(state, id).iter().map(ToString::to_string).collect(),
         preempted_by_allocation: text_of(alloc.preempted_by.as_ref()),
@@ -259,11 +255,11 @@ fn client_description(entry: &AllocEntry) -> String {
     }
 }
 
-fn deployment_status(state: &State, id: AllocId, entry: &AllocEntry) -> Option<DeploymentStatusView> {
+fn deployment_status(state: &State, entry: &AllocEntry) -> Option<DeploymentStatusView> {
     let desired = entry.desired.as_ref()?;
     let report = entry.report.as_ref();
     let reported = report.and_then(|report| report.value.deployment_status.as_ref());
-    let healthy = alloc_health(state, id, entry);
+    let healthy = alloc_health(state, entry);
     if healthy.is_none() && reported.is_none() && !desired.value.canary {
         return None;
     }

@@ -9,11 +9,13 @@ use super::index;
 use crate::mirror::derive::ChildrenSummary;
 use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::derive::GroupSummary;
+use crate::mirror::derive::REFUSED;
 use crate::mirror::derive::children_summary;
 use crate::mirror::derive::is_stable;
 use crate::mirror::derive::job_state;
 use crate::mirror::derive::job_summary;
 use crate::mirror::derive::newest_change;
+use crate::mirror::derive::refused;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::model::group::UpdateStrategy;
@@ -45,6 +47,10 @@ pub fn job(state: &State, id: &JobId, stored: &Stored<Job>) -> Job {
         job.version_tag = Some(tag);
     }
     job.unknown.remove(DECLARED_STABLE);
+    let is_current = state.job(id).is_some_and(|current| current.value.version == job.version);
+    if let Some(why) = refused(state, id).filter(|_| is_current) {
+        job.unknown.insert(REFUSED.to_owned(), why.into());
+    }
     job.update.get_or_insert_with(UpdateStrategy::default);
     job.consul_token.clear();
     job.vault_token.clear();

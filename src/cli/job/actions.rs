@@ -215,7 +215,7 @@ impl Run for ScaleJob {
         }
         let answer = client.put(&job_path(&id, "/scale"), &[], &request).await;
         let answer = answer.map_err(|why| format!("Error submitting scaling request: {why}"))?.value;
-        super::print_warnings(context.out, &answer);
+        super::print_warnings(context.out, &[], &answer);
         let periodic = !job.field("Periodic").is_null();
         let parameterized = !job.field("ParameterizedJob").is_null();
         let eval = answer.text("EvalID");

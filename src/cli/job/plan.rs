@@ -67,7 +67,7 @@ impl Run for PlanJob {
             out.line(line);
         }
         out.line("");
-        print_warnings(out, &plan);
+        print_warnings(out, &file.warnings, &plan);
         let preempted = plan.field("Annotations").list("PreemptedAllocs");
         if !preempted.is_empty() {
             out.line(out.paint(Style::BoldYellow, "Preemptions:\n"));

@@ -3,7 +3,6 @@
 use serde_json::Value;
 use serde_json::json;
 
-use super::count_warnings;
 use super::print_warnings;
 use super::source::SourceFlags;
 use crate::cli::context::Context;
@@ -11,7 +10,6 @@ use crate::cli::context::Failure;
 use crate::cli::context::Outcome;
 use crate::cli::format::quoted;
 use crate::cli::monitor;
-use crate::cli::output::Style;
 use crate::cli::present;
 use crate::cli::registry::Run;
 use crate::cli::resolve::job_path;
@@ -85,11 +83,7 @@ impl Run for RunJob {
             request["PolicyOverride"] = true.into();
         }
         let answer = client.put("/v1/jobs", &[], &request).await.map_err(|why| submit_failure(&why))?.value;
-        if !file.warnings.is_empty() {
-            let text = format!("Job Warnings:\n{}\n", count_warnings(&file.warnings));
-            context.out.line(context.out.paint(Style::BoldYellow, &text));
-        }
-        print_warnings(context.out, &answer);
+        print_warnings(context.out, &file.warnings, &answer);
         let is_periodic = file.job.periodic.is_some();
         let is_parameterized = file.job.parameterized.is_some();
         let watched = !(self.detach || is_periodic || is_parameterized || file.job.multiregion.is_some());

@@ -95,6 +95,11 @@ impl JobStatus {
         let is_periodic = !job.field("Periodic").is_null();
         let is_parameterized = !job.field("ParameterizedJob").is_null() && !job.flag("Dispatched");
         out.line(basic(context, client, job, is_periodic, is_parameterized).await);
+        if !job.text("Refused").is_empty() {
+            out.heading("Refused Change");
+            let why = job.text("Refused").trim_end();
+            out.line(format!("The newest value at the job's key is not being run: {why}"));
+        }
         if self.short {
             return Ok(0);
         }

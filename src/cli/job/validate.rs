@@ -1,8 +1,8 @@
 //! `job validate`
 
+use serde_json::Value;
 use serde_json::json;
 
-use super::count_warnings;
 use super::print_warnings;
 use super::run::written;
 use super::source::SourceFlags;
@@ -39,18 +39,15 @@ impl Run for ValidateJob {
                     let heading = out.paint(Style::BoldRed, "Job validation errors:");
                     return Err(format!("{heading}\n{error}").into());
                 }
-                print_warnings(out, &answer.value);
+                print_warnings(out, &file.warnings, &answer.value);
             }
             Err(ClientError::Transport { .. }) => {
                 let text = "Driver configuration not validated since connection to Nomad agent couldn't be established.";
                 out.line(out.paint(Style::BoldYellow, &format!("{text}\n")));
                 file.warnings.extend(jobspec::canonicalize(&mut file.job, &Defaults::default()));
+                print_warnings(out, &file.warnings, &Value::Null);
             }
             Err(why) => return Err(format!("Error validating job: {why}").into()),
-        }
-        if !file.warnings.is_empty() {
-            let text = format!("Job Warnings:\n{}\n", count_warnings(&file.warnings));
-            out.line(out.paint(Style::BoldYellow, &text));
         }
         out.line(out.paint(Style::BoldGreen, "Job validation successful"));
         Ok(0)

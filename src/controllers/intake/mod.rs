@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use crate::jobspec;
 use crate::mirror::Dirty;
+use crate::mirror::derive::DECLARED_STABLE;
+use crate::mirror::derive::REFUSED;
 use crate::mirror::state::Stored;
 use crate::model::id::EvalId;
 use crate::model::id::JobId;
@@ -39,6 +41,8 @@ pub struct IntakeReconciler {
 struct View {
     raw: Stored<Bytes>,
     current: Option<Stored<Job>>,
+    /// The copy of the current version among the older ones: what users said of it stands there.
+    copy: Option<Arc<Job>>,
     status: JobStatus,
 }
 
@@ -72,7 +76,10 @@ impl IntakeReconciler {
         let raw = entry.raw.clone()?;
         let status = state.statuses.get(id).map(|status| JobStatus::clone(&status.value)).unwrap_or_default();
         let decided = status.refused_revision == raw.modified && !status.refused.is_empty();
-        (!decided).then(|| View { raw, current: state.job(id), status })
+        let current = state.job(id);
+        let copy = current.as_ref().and_then(|job| state.versions.get(id)?.get(&job.value.version));
+        let copy = copy.map(|copy| Arc::clone(&copy.value));
+        (!decided).then_some(View { raw, current, copy, status })
     }
 
     /// What the key held before the raw value, if this server has not seen it itself.
@@ -94,7 +101,7 @@ impl IntakeReconciler {
         let status = JobStatus { refused: why, refused_revision: view.raw.modified, ..view.status.clone() };
         let mut ops = vec![Op::put(self.context.keys.text(&Key::Status(id.clone())), encode(&status))];
         // The version that runs must be found again by a server that never saw it at the job's key.
-        ops.extend(view.current.as_ref().map(|current| self.older(id, &current.value)));
+        ops.extend(view.current.as_ref().map(|current| self.older(id, current, view)));
         Unit { guards: vec![self.unchanged(id, view)], ops }
     }
 
@@ -102,8 +109,9 @@ impl IntakeReconciler {
         Guard::ModRevision(self.context.keys.text(&Key::Job(id.clone())), view.raw.modified)
     }
 
-    fn older(&self, id: &JobId, job: &Job) -> Op {
-        Op::put(self.context.keys.text(&Key::Version(id.clone(), job.version)), encode(job))
+    fn older(&self, id: &JobId, job: &Stored<Job>, view: &View) -> Op {
+        let kept = record::kept(job, view.copy.as_deref());
+        Op::put(self.context.keys.text(&Key::Version(id.clone(), kept.version)), encode(&kept))
     }
 
     fn acceptance(&self, id: &JobId, view: &View, mut job: Job, now: Time) -> Unit {
@@ -120,7 +128,7 @@ impl IntakeReconciler {
         let evaluation = record::registered(&job, EvalId::from_random(self.context.random.bytes()), now);
         let mut ops = vec![Op::put(keys.text(&Key::Job(id.clone())), encode(&job))];
         if same.is_none() {
-            ops.extend(current.map(|current| self.older(id, current)));
+            ops.extend(view.current.as_ref().map(|current| self.older(id, current, view)));
         }
         if !job.is_template() {
             ops.push(Op::put(keys.text(&Key::Evaluation(id.clone(), evaluation.id)), encode(&evaluation)));
@@ -153,6 +161,8 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
         }
     }
     job.purge = false;
+    job.unknown.remove(DECLARED_STABLE);
+    job.unknown.remove(REFUSED);
     job.status = String::new();
     job.status_description = String::new();
     jobspec::canonicalize(

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::controllers::commit::Unit;
+use crate::mirror::derive::DECLARED_STABLE;
+use crate::mirror::derive::FORCE_RESCHEDULE;
 use crate::mirror::state::Stored;
 use crate::model::allocation::AllocMetric;
 use crate::model::allocation::Allocation;
@@ -165,6 +167,7 @@ impl Deciding<'_> {
             },
             desired_description: stop.reason.to_owned(),
             forced_status: if stop.lost { Some(ClientStatus::Lost) } else { old.forced_status },
+            no_shutdown_delay: old.no_shutdown_delay || self.view.hurries(old.id),
             modify_time: self.now.0,
             ..Allocation::clone(old)
         };
@@ -226,8 +229,16 @@ impl Deciding<'_> {
                 self.pass.outcome.placed.insert(name.clone(), decision.metric);
             }
             if let Some((metric, unplaced)) = decision.failed {
-                self.pass.outcome.queued.insert(name.clone(), unplaced.len() as u64);
-                self.pass.outcome.failed.insert(name.clone(), metric);
+                // Work on every node is not wanted on nodes that its constraints exclude.
+                let unplaced = if job.value.job_type().is_on_every_node() {
+                    decision.refusals.iter().filter(|refusal| refusal.reason.is_exhausted()).count()
+                } else {
+                    unplaced.len()
+                };
+                if unplaced > 0 {
+                    self.pass.outcome.queued.insert(name.clone(), unplaced as u64);
+                    self.pass.outcome.failed.insert(name.clone(), metric);
+                }
             }
         }
     }
@@ -285,7 +296,9 @@ impl Deciding<'_> {
         if let Some(version) = plan.rollout.stable {
             ops.push(self.remember_stable(version));
         }
-        for intent in &plan.consumed {
+        // An order to replace what failed stands until everything has found its place.
+        let stands = |intent: &str| intent == FORCE_RESCHEDULE && !self.pass.outcome.failed.is_empty();
+        for intent in plan.consumed.iter().filter(|intent| !stands(intent)) {
             ops.push(Op::delete(self.keys.text(&Key::Intent(self.view.id.clone(), intent.clone()))));
         }
         if let Some(older) = &plan.rollout.revert_to {
@@ -313,14 +326,16 @@ impl Deciding<'_> {
             version_tag: None,
             ..older.clone()
         };
+        job.unknown.remove(DECLARED_STABLE);
         job.seal();
+        let kept = record::kept(current, self.view.copy.as_deref());
         let evaluation = record::registered(&job, EvalId::from_random(ids()), self.now);
         let key = self.keys.text(&Key::Job(self.view.id.clone()));
         Some(Unit {
             guards: vec![Guard::ModRevision(key, current.modified)],
             ops: vec![
                 self.put(&Key::Job(self.view.id.clone()), &job),
-                self.put(&Key::Version(self.view.id.clone(), current.value.version), &*current.value),
+                self.put(&Key::Version(self.view.id.clone(), current.value.version), &kept),
                 self.put(&Key::Evaluation(self.view.id.clone(), evaluation.id), &evaluation),
             ],
         })

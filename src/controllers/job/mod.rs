@@ -22,6 +22,7 @@ use crate::model::evaluation::EvalStatus;
 use crate::model::id::AllocId;
 use crate::model::id::JobId;
 use crate::model::id::NodeId;
+use crate::model::job::Job;
 use crate::model::time::Time;
 use crate::scheduler;
 use crate::scheduler::AllocFacts;
@@ -54,7 +55,7 @@ pub struct JobReconciler {
 #[derive(Default)]
 struct Placing {
     cluster: Mutex<Cluster>,
-    /// Jobs with a blocked evaluation.
+    /// Jobs with a blocked evaluation, and those that want to be on every node.
     blocked: Mutex<BTreeSet<JobId>>,
 }
 
@@ -210,7 +211,7 @@ impl Placing {
             Dirty::All => {
                 *cluster = Cluster::default();
                 fill(&mut cluster, state);
-                *blocked = state.evaluations.keys().filter(|job| has_blocked(state, job)).cloned().collect();
+                *blocked = state.jobs.keys().filter(|job| waits_for_capacity(state, job)).cloned().collect();
                 let jobs: BTreeSet<&JobId> = state
                     .jobs
                     .keys()
@@ -242,8 +243,8 @@ impl Placing {
                     }
                 }
                 Key::Config(_) => capacity_changed = true,
-                Key::Evaluation(job, _) => {
-                    if has_blocked(state, job) {
+                Key::Job(job) | Key::Evaluation(job, _) => {
+                    if waits_for_capacity(state, job) {
                         blocked.insert(job.clone());
                     } else {
                         blocked.remove(job);
@@ -268,6 +269,12 @@ impl Placing {
             blocked.iter().for_each(|job| queue.add_after(job.clone(), BLOCKED_PAUSE));
         }
     }
+}
+
+/// New capacity may give this job something to do.
+fn waits_for_capacity(state: &State, job: &JobId) -> bool {
+    let everywhere = |job: &Job| job.job_type().is_on_every_node() && !job.stop && !job.is_template();
+    has_blocked(state, job) || state.job(job).is_some_and(|job| everywhere(&job.value))
 }
 
 fn has_blocked(state: &State, job: &JobId) -> bool {

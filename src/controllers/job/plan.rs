@@ -7,16 +7,21 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::mirror::derive::FORCE_RESCHEDULE;
+use crate::mirror::derive::stop_intent;
 use crate::model::allocation::ClientStatus;
 use crate::model::allocation::RescheduleTracker;
 use crate::model::diff::UpdateKind;
 use crate::model::diff::update_kind;
 use crate::model::evaluation::DesiredUpdates;
 use crate::model::evaluation::trigger;
+use crate::model::group::ReschedulePolicy;
 use crate::model::group::TaskGroup;
 use crate::model::id::AllocId;
 use crate::model::id::NodeId;
 use crate::model::job::Job;
+use crate::model::job::JobType;
+use crate::model::time::Span;
 use crate::model::time::Time;
 
 use super::reschedule;
@@ -32,12 +37,13 @@ pub mod reason {
     pub const NOT_NEEDED: &str = "alloc not needed due to job update";
     pub const MIGRATING: &str = "alloc is being migrated";
     pub const UPDATING: &str = "alloc is being updated due to job update";
+    pub const TAINTED: &str = "alloc not needed as node is tainted";
     pub const LOST: &str = "alloc is lost since its node is down";
     pub const RESCHEDULED: &str = "alloc was rescheduled because it failed";
 }
 
-/// The user's order to move one allocation.
-const STOP_ALLOC: &str = "stop-alloc/";
+/// First and longest pause before failed work is tried again on its node.
+const SYSTEM_RETRY: (Span, Span) = (Span::from_secs(30), Span::from_secs(3600));
 
 /// A change of an existing allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +133,11 @@ pub fn plan(view: &View, now: Time, still_fits: StillFits<'_>) -> Plan {
             Some(group) => {
                 let pass =
                     GroupPass { view, job: &job.value, incarnation: job.created as u64, group, gate, now };
-                pass.plan(allocs, still_fits)
+                if job.value.job_type().is_on_every_node() {
+                    pass.plan_every_node(allocs, still_fits)
+                } else {
+                    pass.plan(allocs, still_fits)
+                }
             }
         };
         groups.insert((*name).to_owned(), planned);
@@ -255,11 +265,108 @@ impl GroupPass<'_> {
         if in_failed_rollout && !alloc.was_rejected() {
             return Class::Filled;
         }
-        let policy = self.group.reschedule_policy.as_ref();
-        match reschedule::decide(policy, &alloc.desired, alloc.report.as_deref(), self.now) {
+        if self.view.intents.contains_key(FORCE_RESCHEDULE) {
+            return Class::Failed;
+        }
+        let policy = self.reschedule_policy();
+        match reschedule::decide(policy.as_ref(), &alloc.desired, alloc.report.as_deref(), self.now) {
             Reschedule::Now => Class::Failed,
             Reschedule::At(time) => Class::Waits(time),
             Reschedule::Never => Class::Filled,
+        }
+    }
+
+    /// The group's policy. Work on every node has none of its own and is retried with growing pauses.
+    fn reschedule_policy(&self) -> Option<ReschedulePolicy> {
+        if self.job.job_type() == JobType::System {
+            return Some(ReschedulePolicy {
+                delay: SYSTEM_RETRY.0,
+                max_delay: SYSTEM_RETRY.1,
+                delay_function: "exponential".to_owned(),
+                unlimited: true,
+                ..ReschedulePolicy::default()
+            });
+        }
+        self.group.reschedule_policy.clone()
+    }
+
+    /// As `plan`, for jobs that run on every node: a node takes the place of an index.
+    fn plan_every_node(&self, allocs: &[&Alloc], still_fits: StillFits<'_>) -> GroupPlan {
+        let mut plan = GroupPlan::default();
+        let mut filled: BTreeMap<NodeId, &Alloc> = BTreeMap::new();
+        let mut indexes: BTreeSet<u32> = BTreeSet::new();
+        for alloc in by_worth(allocs) {
+            plan.stop.extend(lost_while_stopping(alloc));
+            if !alloc.desired.is_wanted() {
+                continue;
+            }
+            let node = alloc.desired.node_id;
+            let stopped = match self.classify(alloc) {
+                Class::Ignored => continue,
+                Class::Lost => Some((reason::LOST, true)),
+                Class::Failed => {
+                    indexes.insert(alloc.desired.index);
+                    filled.insert(node, alloc);
+                    plan.causes.insert(trigger::ALLOC_FAILURE);
+                    let slot = Slot { stop_previous: Some(reason::RESCHEDULED), ..self.rescheduled(alloc) };
+                    plan.place.push(Slot { pinned_node: Some(node), ..slot });
+                    plan.updates.place += 1;
+                    None
+                }
+                Class::Waits(at) => {
+                    plan.next = plan.next.into_iter().chain([at]).min();
+                    plan.reschedule_at = plan.reschedule_at.into_iter().chain([at]).min();
+                    filled.insert(node, alloc);
+                    None
+                }
+                Class::Filled if filled.contains_key(&node) => Some((reason::NOT_NEEDED, false)),
+                Class::Filled if alloc.node == NodeCondition::Draining => Some((reason::TAINTED, false)),
+                Class::Filled => {
+                    filled.insert(node, alloc);
+                    None
+                }
+            };
+            indexes.insert(alloc.desired.index);
+            if let Some((reason, lost)) = stopped.filter(|_| !alloc.status.is_terminal()) {
+                plan.stop.push(Stop { alloc: alloc.id(), reason, lost });
+                plan.updates.stop += 1;
+                plan.causes.insert(trigger::NODE_UPDATE);
+            }
+        }
+        let mut free = (0..).filter(|index| !indexes.contains(index));
+        for node in self.view.ready_nodes.iter().filter(|node| !filled.contains_key(node)) {
+            let index = free.next().unwrap_or(u32::MAX);
+            plan.place.push(Slot { index, pinned_node: Some(*node), ..Slot::default() });
+            plan.updates.place += 1;
+            plan.causes.insert(trigger::JOB_REGISTER);
+        }
+        let by_index = filled.values().map(|alloc| (alloc.desired.index, *alloc)).collect();
+        self.update_every_node(&by_index, still_fits, &mut plan);
+        plan
+    }
+
+    /// Updates on every node go a few at a time too: as many as may start at once, less those still starting.
+    fn update_every_node(
+        &self,
+        filled: &BTreeMap<u32, &Alloc>,
+        still_fits: StillFits<'_>,
+        plan: &mut GroupPlan,
+    ) {
+        let before = plan.place.len();
+        self.update(filled, still_fits, plan);
+        let parallel = self.group.update.as_ref().map_or(0, |update| update.max_parallel);
+        let starting =
+            filled.values().filter(|a| self.is_current(a) && a.status == ClientStatus::Pending).count();
+        if let Ok(parallel @ 1..) = usize::try_from(parallel) {
+            let kept = before + parallel.saturating_sub(starting);
+            let dropped = plan.place.len().saturating_sub(kept);
+            plan.place.truncate(kept.max(before));
+            plan.updates.destructive_update -= dropped as u64;
+            plan.updates.ignore += dropped as u64;
+            plan.updates_left |= dropped > 0;
+        }
+        for slot in &mut plan.place[before..] {
+            slot.pinned_node = slot.previous.map(|(_, node)| node);
         }
     }
 
@@ -286,12 +393,12 @@ impl GroupPass<'_> {
     fn rescheduled(&self, alloc: &Alloc) -> Slot {
         let events = alloc.desired.reschedule_tracker.iter().flat_map(|tracker| &tracker.events);
         let earlier: BTreeSet<NodeId> = events.map(|event| event.previous_node).collect();
-        let policy = self.group.reschedule_policy.as_ref();
+        let policy = self.reschedule_policy();
         let report = alloc.report.as_deref();
         Slot {
             penalty_nodes: earlier.into_iter().chain([alloc.desired.node_id]).collect(),
             preferred_node: None,
-            tracker: reschedule::tracker_of_replacement(policy, &alloc.desired, report, self.now),
+            tracker: reschedule::tracker_of_replacement(policy.as_ref(), &alloc.desired, report, self.now),
             ..self.replacement(alloc)
         }
     }
@@ -378,7 +485,7 @@ impl GroupPass<'_> {
         for alloc in
             filled.values().filter(|alloc| !alloc.status.is_terminal() && !busy.contains(&alloc.id()))
         {
-            let asked = self.view.intents.contains_key(&format!("{STOP_ALLOC}{}", alloc.id()));
+            let asked = self.view.intents.contains_key(&stop_intent(alloc.id()));
             let drains = alloc.node == NodeCondition::Draining;
             if !asked && (!drains || budget == 0) {
                 continue;

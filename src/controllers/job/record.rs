@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::state::Stored;
 use crate::model::evaluation::DesiredUpdates;
 use crate::model::evaluation::EvalStatus;
@@ -49,6 +50,21 @@ pub fn registered(job: &Job, id: EvalId, now: Time) -> Evaluation {
         modify_time: now.0,
         ..Evaluation::default()
     }
+}
+
+/// A job's value as it joins the older versions: with the indexes that its key had, and what users said of it in
+/// the copy that may stand there already.
+pub fn kept(current: &Stored<Job>, copy: Option<&Job>) -> Job {
+    let mut kept = Job::clone(&current.value);
+    if let Some(copy) = copy.filter(|copy| copy.version == kept.version) {
+        kept.version_tag.clone_from(&copy.version_tag);
+        let declared = copy.unknown.get(DECLARED_STABLE).cloned();
+        kept.unknown.extend(declared.map(|said| (DECLARED_STABLE.to_owned(), said)));
+    }
+    kept.create_index = u64::try_from(current.created).unwrap_or(0);
+    kept.job_modify_index = u64::try_from(current.modified).unwrap_or(0);
+    kept.seal();
+    kept
 }
 
 fn is_due(evaluation: &Stored<Evaluation>, now: Time) -> bool {

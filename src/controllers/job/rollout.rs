@@ -162,7 +162,7 @@ fn create(
                 && alloc.desired.job_version == job.value.version
                 && alloc.desired.job_create_index == job.created as u64
         });
-        starts |= (updating || !plan.place.is_empty()) && (updating || !has_current);
+        starts |= updating || (!plan.place.is_empty() && !has_current);
         if group.count() > 0 {
             states.insert(
                 group.name.clone(),
@@ -217,7 +217,8 @@ fn progress(view: &View, job: &Job, deployment: &Deployment, group: &str, now: T
         } else if failed || alloc.healthy() == Some(false) {
             progress.unhealthy |= !alloc.was_rejected();
             let decision = reschedule::decide(policy, &alloc.desired, alloc.report.as_deref(), now);
-            progress.hopeless |= failed && decision == Reschedule::Never;
+            // What a user calls unhealthy is not waited for.
+            progress.hopeless |= (failed && decision == Reschedule::Never) || alloc.declared == Some(false);
         }
     }
     progress

@@ -1,10 +1,14 @@
 //! What a pass over one job looks at: cheap handles on one consistent state of the mirror.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::mirror::derive;
+use crate::mirror::derive::hurry_intent;
+use crate::mirror::derive::stop_intent;
 use crate::mirror::state::AllocEntry;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
@@ -42,6 +46,8 @@ pub struct Alloc {
     /// The job version that it was placed for, if still known.
     pub job: Option<Arc<Job>>,
     pub node: NodeCondition,
+    /// What a user said of its health in its present deployment.
+    pub declared: Option<bool>,
 }
 
 impl Alloc {
@@ -49,8 +55,11 @@ impl Alloc {
         self.desired.id
     }
 
-    /// The verdict of its agent on its health in its present deployment.
+    /// Its health in its present deployment: a user's word, else the verdict of its agent.
     pub fn healthy(&self) -> Option<bool> {
+        if self.declared.is_some() {
+            return self.declared;
+        }
         let verdict = self.report.as_ref()?.deployment_status.as_ref()?;
         verdict.healthy.filter(|_| verdict.deployment_id == self.desired.deployment_id)
     }
@@ -74,10 +83,16 @@ pub struct View {
     pub deployments: Vec<Stored<Deployment>>,
     /// Pending and blocked evaluations, oldest first.
     pub evaluations: Vec<Stored<Evaluation>>,
+    /// What users ordered and nobody carried out yet. Health that they declared is not among these: it counts for
+    /// as long as its deployment exists, see [`Alloc::declared`].
     pub intents: BTreeMap<String, Stored<Value>>,
     pub status: Option<Stored<JobStatus>>,
-    /// Older versions that were proven healthy, oldest first.
+    /// The copy of the current version among the older ones: what users said of it stands there.
+    pub copy: Option<Arc<Job>>,
+    /// Versions that were proven or declared healthy, oldest first.
     pub stable: Vec<Arc<Job>>,
+    /// Nodes that new work may go to; filled for jobs that run on every node.
+    pub ready_nodes: Vec<NodeId>,
 }
 
 impl View {
@@ -97,30 +112,49 @@ impl View {
             let same_incarnation = desired.value.job_create_index == incarnation;
             allocs.push(alloc_of(state, entry, &desired.value, own.filter(|_| same_incarnation)));
         }
-        let status = state.statuses.get(id).cloned();
-        let stable_versions = status.as_ref().map(|status| status.value.stable_versions.clone());
-        let stable = stable_versions
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|version| state.job_version(id, *version).map(|job| job.value))
+        let older = state.versions.get(id).into_iter().flat_map(BTreeMap::keys).copied();
+        let versions: BTreeSet<u64> = older.chain(job.as_ref().map(|job| job.value.version)).collect();
+        let stable = versions
+            .into_iter()
+            .filter(|version| derive::is_stable(state, id, *version))
+            .filter_map(|version| state.job_version(id, version).map(|job| job.value))
             .collect();
+        let copy = job.as_ref().and_then(|job| state.versions.get(id)?.get(&job.value.version));
         Self {
             id: id.clone(),
             revision: state.revision,
             deployments: deployments_of(state, id, job.as_ref()),
             evaluations: evaluations_of(state, id),
-            intents: state.intents.get(id).cloned().unwrap_or_default(),
+            intents: intents_of(state, id),
+            copy: copy.map(|copy| Arc::clone(&copy.value)),
             allocs,
-            status,
+            status: state.statuses.get(id).cloned(),
             stable,
+            ready_nodes: job.as_ref().map_or_else(Vec::new, |job| ready_nodes(state, &job.value)),
             job,
         }
+    }
+
+    /// Is this allocation to be stopped without its tasks' shutdown delay, by a user's order?
+    pub fn hurries(&self, alloc: AllocId) -> bool {
+        let stop = self.intents.get(&stop_intent(alloc));
+        let one = stop.and_then(|order| order.value.get("NoShutdownDelay")?.as_bool()).unwrap_or(false);
+        let stopped = self.job.as_ref().filter(|job| job.value.stop);
+        let all = stopped.is_some_and(|job| self.intents.contains_key(&hurry_intent(job.value.version)));
+        one || all
     }
 
     /// The job, if work of it is wanted.
     pub fn running_job(&self) -> Option<&Stored<Job>> {
         self.job.as_ref().filter(|job| !job.value.stop && !job.value.is_template())
     }
+}
+
+fn ready_nodes(state: &State, job: &Job) -> Vec<NodeId> {
+    if !job.job_type().is_on_every_node() || job.stop || job.is_template() {
+        return Vec::new();
+    }
+    state.nodes.iter().filter(|(_, node)| node.is_schedulable()).map(|(id, _)| *id).collect()
 }
 
 fn alloc_of(state: &State, entry: &AllocEntry, desired: &Arc<Allocation>, job: Option<Arc<Job>>) -> Alloc {
@@ -131,6 +165,7 @@ fn alloc_of(state: &State, entry: &AllocEntry, desired: &Arc<Allocation>, job: O
         report,
         job,
         node: condition_of(state, desired.node_id),
+        declared: derive::declared_health(state, desired),
     }
 }
 
@@ -141,6 +176,16 @@ fn condition_of(state: &State, node: NodeId) -> NodeCondition {
         Some(entry) if entry.is_draining() => NodeCondition::Draining,
         Some(_) => NodeCondition::Up,
     }
+}
+
+fn intents_of(state: &State, id: &JobId) -> BTreeMap<String, Stored<Value>> {
+    let mut intents = state.intents.get(id).cloned().unwrap_or_default();
+    if !intents.is_empty() {
+        for deployment in state.deployments.get(id).into_iter().flat_map(BTreeMap::keys) {
+            intents.remove(&derive::health_intent(*deployment));
+        }
+    }
+    intents
 }
 
 fn deployments_of(state: &State, id: &JobId, job: Option<&Stored<Job>>) -> Vec<Stored<Deployment>> {

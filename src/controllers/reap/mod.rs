@@ -11,6 +11,7 @@ use crate::model::time::Span;
 use crate::model::time::Time;
 use crate::store::Guard;
 use crate::store::Op;
+use crate::store::Range;
 use crate::store::key::Key;
 
 use super::Context;
@@ -103,7 +104,13 @@ impl ReapReconciler {
             if let Some(modified) = doomed.unless_changed_since {
                 // Users write here too: each such deletion stands alone, so that a change spares only itself.
                 let guards = vec![Guard::ModRevision(key.clone(), modified)];
-                units.push(Unit { guards, ops: vec![Op::delete(key)] });
+                let mut ops = vec![Op::delete(key)];
+                if let Key::Job(job) = &doomed.key {
+                    // Not in the mirror, so only their names are known.
+                    ops.push(Op::Delete(Range::Prefix(self.context.keys.submissions(job))));
+                    ops.push(Op::delete(self.context.keys.scaling_events(job)));
+                }
+                units.push(Unit { guards, ops });
                 continue;
             }
             unit.ops.push(Op::delete(key));

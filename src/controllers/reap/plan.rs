@@ -1,8 +1,10 @@
 //! What may be deleted at this moment. Pure.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::mirror::derive;
 use crate::mirror::state::State;
 use crate::mirror::state::Stored;
 use crate::model::allocation::ClientStatus;
@@ -30,7 +32,7 @@ const LAUNCHES_KEPT: usize = 20;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Doomed {
     pub key: Key,
-    /// For keys that users write: only if nobody wrote since.
+    /// For keys that users write: only if nobody wrote since. 0: only if there is no such key.
     pub unless_changed_since: Option<Revision>,
 }
 
@@ -52,8 +54,13 @@ pub fn purged(state: &State, id: &JobId) -> Vec<Doomed> {
         return Vec::new();
     }
     let mut doomed = belongings(state, id);
+    // Whoever ordered the purge still follows its evaluation: those go by age.
+    doomed.retain(|doomed| !matches!(doomed.key, Key::Evaluation(..)));
     if let (true, Some(job)) = (is_purged, current) {
         doomed.push(Doomed { key: Key::Job(id.clone()), unless_changed_since: Some(job.modified) });
+    } else if !doomed.is_empty() {
+        // The key itself is gone already, but what lies beside it is known by the key only.
+        doomed.push(Doomed { key: Key::Job(id.clone()), unless_changed_since: Some(0) });
     }
     doomed
 }
@@ -114,9 +121,11 @@ pub fn sweep(state: &State, now: Time, thresholds: &Thresholds) -> Vec<Doomed> {
     for id in jobs {
         match state.job(id) {
             Some(job) if !job.value.purge => sweep.job(id, &job, &mut doomed),
-            Some(_) => doomed.extend(purged(state, id)),
-            None if !state.jobs.contains_key(id) => doomed.extend(purged(state, id)),
-            None => {}
+            None if state.jobs.contains_key(id) => {}
+            Some(_) | None => {
+                doomed.extend(purged(state, id));
+                sweep.evaluations_of_gone(id, &mut doomed);
+            }
         }
     }
     sweep.children(&mut doomed);
@@ -227,6 +236,15 @@ impl Sweep<'_> {
         }
     }
 
+    fn evaluations_of_gone(&self, id: &JobId, doomed: &mut Vec<Doomed>) {
+        for (eval, evaluation) in self.state.evaluations.get(id).into_iter().flatten() {
+            let old = self.is_old(evaluation.value.modify_time, self.thresholds.evaluation);
+            if evaluation.value.status.is_terminal() && old {
+                doomed.push(ours(Key::Evaluation(id.clone(), *eval)));
+            }
+        }
+    }
+
     fn deployments(&self, id: &JobId, doomed: &mut Vec<Doomed>) {
         let Some(all) = self.state.deployments.get(id) else { return };
         let newest = self.state.latest_deployment(id).map(|deployment| deployment.value.id);
@@ -245,8 +263,7 @@ impl Sweep<'_> {
 
     fn versions(&self, id: &JobId, job: &Job, doomed: &mut Vec<Doomed>) {
         let Some(all) = self.state.versions.get(id) else { return };
-        let stable =
-            self.state.statuses.get(id).and_then(|status| status.value.stable_versions.last().copied());
+        let stable = all.keys().rev().copied().find(|version| derive::is_stable(self.state, id, *version));
         let in_use: BTreeSet<u64> = self
             .state
             .allocs_of_job(id)
@@ -279,11 +296,11 @@ impl Sweep<'_> {
 
     /// Finished children beyond the number that is kept.
     fn children(&self, doomed: &mut Vec<Doomed>) {
-        let mut by_parent: std::collections::BTreeMap<(String, String), Vec<(i64, JobId, Revision)>> =
-            std::collections::BTreeMap::new();
+        // Submit time, id and revision of the finished children of each parent.
+        let mut by_parent: BTreeMap<JobId, Vec<(i64, JobId, Revision)>> = BTreeMap::new();
         for (id, job) in self.state.all_jobs() {
             if !job.value.parent_id.is_empty() && self.is_dead(id, &job.value) {
-                let parent = (id.namespace.to_string(), job.value.parent_id.clone());
+                let parent = JobId::new(std::sync::Arc::clone(&id.namespace), job.value.parent_id.as_str());
                 by_parent.entry(parent).or_default().push((job.value.submit_time, id.clone(), job.modified));
             }
         }

@@ -192,6 +192,9 @@ impl Task {
         let mut status = ended;
         status.oom_killed = cgroups.oom_kills() > 0 && status.signal == libc::SIGKILL
             || cgroups.oom_kills() > 0 && status.code == 128 + libc::SIGKILL;
+        if status.oom_killed {
+            status.message = "OOM Killed".to_owned();
+        }
         status
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::model::allocation::AllocMetric;
 use crate::scheduler::attribute::Comparison;
 use crate::scheduler::attribute::glob_matches;
 
@@ -95,7 +96,9 @@ fn refusals_are_counted_by_reason() {
     assert_eq!(metric.resources_exhausted["t"].memory_mb, 512);
     let nowhere = job(json!({"Datacenters": ["mars"]}), json!({}), json!({}));
     let decision = run(&mut cluster(nodes), &nowhere, &slots(0..1));
-    assert_eq!(decision.failed.unwrap().0, Default::default());
+    let metric = decision.failed.unwrap().0;
+    assert_eq!(metric.nodes_available, [("mars".to_owned(), 0)].into());
+    assert_eq!(AllocMetric { nodes_available: [].into(), ..metric }, AllocMetric::default());
 }
 
 #[test]
