@@ -32,6 +32,12 @@ use crate::store::key::Keys;
 /// Room left in a request for guards and framing, bytes.
 const HEADROOM: usize = 64 << 10;
 
+/// A write that took long is followed by a pause of this many times as long: a busy store gets fewer and larger
+/// reports from thousands of agents, which cost it much less than many small ones.
+const PAUSE_PER_COST: u32 = 8;
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// A reported key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Subject {
@@ -251,7 +257,8 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Runs until it is dropped. The first change goes at once, later ones every `interval`.
+    /// Runs until it is dropped. The first change goes at once, later ones every `interval`, or less often while the
+    /// store is busy.
     pub async fn run(mut self) {
         loop {
             self.outbox.wait_for_work().await;
@@ -263,7 +270,8 @@ impl Reporter {
             if let Some(lease) = lease {
                 self.flush(lease).await;
             }
-            tokio::time::sleep_until(began + self.interval).await;
+            let pause = (began.elapsed() * PAUSE_PER_COST).min(PAUSE_MAX);
+            tokio::time::sleep_until(began + self.interval.max(pause)).await;
         }
     }
 

@@ -26,8 +26,9 @@ use crate::store::Txn;
 
 use super::Error;
 
-/// Transactions under way at once. More only queue up inside etcd.
-const IN_FLIGHT: usize = 6;
+/// Transactions under way at once. etcd applies one after another, so while thousands of agents report, each waits
+/// behind theirs: placements then get through in proportion to how many of them stand in that line.
+const IN_FLIGHT: usize = 32;
 /// Units that may wait before submitters have to.
 const WAITING_MAX: usize = 4096;
 /// Share of the store's request limit that a transaction may fill.

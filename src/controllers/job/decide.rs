@@ -38,8 +38,8 @@ use super::plan::Stop;
 use super::record;
 use super::view::View;
 
-/// Operations per unit: a few units fill a transaction, whatever the store's limit.
-const OPS_PER_UNIT: usize = 100;
+/// Operations per unit: four fill a transaction to etcd's default limit of 128.
+const OPS_PER_UNIT: usize = 32;
 /// Bytes per unit.
 const BYTES_PER_UNIT: usize = 256 * 1024;
 /// Healthy versions remembered per job.
