@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::restart::WITHIN_POLICY;
+use crate::drivers::DriverError;
 use crate::drivers::ExitStatus;
 use crate::model::allocation::TASK_EVENTS_KEPT;
 use crate::model::allocation::TaskEvent;
@@ -166,4 +167,31 @@ pub fn main_dead() -> TaskEvent {
 
 pub fn unhealthy(text: &str) -> TaskEvent {
     detailed("Alloc Unhealthy", text.to_owned(), &[("message", text.to_owned())])
+}
+
+/// How a template's change script went, and whether that is a failure.
+pub fn script_ran(
+    command: &str,
+    args: &[String],
+    result: Result<(i32, Vec<u8>), DriverError>,
+) -> (TaskEvent, bool) {
+    let args = args.join(" ");
+    match result {
+        Ok((0, _)) => {
+            let text =
+                format!("Template successfully ran script {command} with arguments: [{args}]. Exit code: 0");
+            (hook_message(&text), false)
+        }
+        Ok((code, _)) => {
+            let text = format!(
+                "Template ran script {command} with arguments [{args}] on change but it exited with code: {code}"
+            );
+            (hook_failed(&text), true)
+        }
+        Err(error) => {
+            let text =
+                format!("Template failed to run script {command} with arguments [{args}] on change: {error}");
+            (hook_failed(&text), true)
+        }
+    }
 }

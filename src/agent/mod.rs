@@ -225,10 +225,6 @@ impl Agent {
             trust: TrustState::default(),
             assigned: Known::default(),
         };
-        // One task for all three keeps thousands of simulated agents small.
-        let core = tokio::spawn(async move {
-            tokio::join!(registrar.run(), reporter.run(), assignments.run());
-        });
         Ok(AgentHandle {
             identity,
             info,
@@ -237,9 +233,17 @@ impl Agent {
             outbox,
             ledger,
             workload,
-            core: AbortOnDropHandle::new(core),
+            core: run_core(registrar, reporter, assignments),
         })
     }
+}
+
+/// One task for all three keeps thousands of simulated agents small.
+fn run_core(registrar: Registrar, reporter: Reporter, assignments: Assignments) -> AbortOnDropHandle<()> {
+    let core = tokio::spawn(async move {
+        tokio::join!(registrar.run(), reporter.run(), assignments.run());
+    });
+    AbortOnDropHandle::new(core)
 }
 
 impl AgentHandle {

@@ -764,7 +764,7 @@ impl TaskRunner {
                         let mut command = vec![script.command.clone()];
                         command.extend(script.args.iter().cloned());
                         let result = driver.exec(&handle, &command, script.timeout.to_std()).await;
-                        let (event, failed) = script_event(&script.command, &script.args, result);
+                        let (event, failed) = events::script_ran(&script.command, &script.args, result);
                         self.event(event);
                         self.note().await;
                         if failed && script.fail_on_error {
@@ -936,32 +936,6 @@ impl TaskRunner {
         let Some(driver) = self.machine.config.drivers.get(handle.driver.as_str()) else { return };
         // Whether it ended or the time passed does not matter here.
         let _ = tokio::time::timeout(delay, driver.wait(handle)).await;
-    }
-}
-
-fn script_event(
-    command: &str,
-    args: &[String],
-    result: Result<(i32, Vec<u8>), DriverError>,
-) -> (TaskEvent, bool) {
-    let args = args.join(" ");
-    match result {
-        Ok((0, _)) => {
-            let text =
-                format!("Template successfully ran script {command} with arguments: [{args}]. Exit code: 0");
-            (events::hook_message(&text), false)
-        }
-        Ok((code, _)) => {
-            let text = format!(
-                "Template ran script {command} with arguments [{args}] on change but it exited with code: {code}"
-            );
-            (events::hook_failed(&text), true)
-        }
-        Err(error) => {
-            let text =
-                format!("Template failed to run script {command} with arguments [{args}] on change: {error}");
-            (events::hook_failed(&text), true)
-        }
     }
 }
 
