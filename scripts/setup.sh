@@ -37,6 +37,8 @@ for need in "${needs[@]}"; do
 done
 # The header files of libc come with the compiler only when it is asked for by its full name.
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+# protoc only recommends the well-known types that the files of etcd's client import.
+[ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev)
 
 # Services stay off: the tests start their own on free ports.
 keep_services_off() {
