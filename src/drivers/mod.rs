@@ -11,7 +11,9 @@ pub mod mock;
 pub mod options;
 pub mod process;
 pub mod raw_exec;
+pub mod settings;
 pub mod supervisor;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -50,10 +52,16 @@ pub struct TaskConfig {
     pub id: TaskId,
     pub namespace: String,
     pub job: String,
+    pub job_name: String,
+    /// The job that this one was made from, for children of periodic and parameterized jobs; else empty.
+    pub parent_job: String,
     pub group: String,
     /// `<job>.<group>[<index>]`.
     pub alloc_name: String,
     pub node_name: String,
+    pub node_id: String,
+    /// MHz of all processors that tasks may use; 0 if unknown.
+    pub node_mhz: i64,
     /// The user to run as; empty for the driver's default.
     pub user: String,
     /// The driver's own options from the job file.
@@ -224,15 +232,17 @@ pub struct DriverOptions {
     /// Starts supervisors; share one per agent.
     pub supervisor: Supervisor,
     pub raw_exec: bool,
+    /// Whom tasks of `raw_exec` must not run as.
+    pub raw_exec_denied: users::Denied,
+    /// The most processes and threads of a task of `raw_exec`; `None` leaves it to the machine.
+    pub raw_exec_pids_limit: Option<u32>,
     pub mock: bool,
     /// Directory of control groups below their mount points.
     pub cgroup_parent: String,
-    /// The most processes and threads that a task may have; `None` leaves it to the machine.
-    pub pids_limit: Option<u32>,
     /// Host path to path inside, for `exec` and `java`.
     pub chroot: BTreeMap<PathBuf, PathBuf>,
-    /// Names without `CAP_`, lower case.
-    pub allowed_capabilities: Vec<String>,
+    pub exec: exec::IsolationOptions,
+    pub java: exec::IsolationOptions,
     pub docker: docker::DockerOptions,
 }
 
@@ -241,11 +251,13 @@ impl Default for DriverOptions {
         Self {
             supervisor: Supervisor::default(),
             raw_exec: false,
+            raw_exec_denied: users::Denied::default(),
+            raw_exec_pids_limit: None,
             mock: false,
             cgroup_parent: "nomad".to_owned(),
-            pids_limit: None,
             chroot: exec::DEFAULT_CHROOT.iter().map(|path| (path.into(), path.into())).collect(),
-            allowed_capabilities: exec::DEFAULT_CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
+            exec: exec::IsolationOptions::default(),
+            java: exec::IsolationOptions::default(),
             docker: docker::DockerOptions::default(),
         }
     }
@@ -253,21 +265,24 @@ impl Default for DriverOptions {
 
 /// The table of all drivers; which of them work here is for their fingerprint to say.
 pub fn all(options: &DriverOptions) -> Drivers {
-    let executor = Executor {
-        supervisor: options.supervisor.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
-        pids_limit: options.pids_limit,
-    };
-    let isolated = exec::Isolated {
+    let executor =
+        Executor { supervisor: options.supervisor.clone(), cgroup_parent: options.cgroup_parent.clone() };
+    let isolated = |own: &exec::IsolationOptions| exec::Isolated {
         executor: executor.clone(),
         chroot: options.chroot.clone(),
-        allowed_capabilities: options.allowed_capabilities.clone(),
+        options: own.clone(),
+    };
+    let raw_exec = raw_exec::RawExec {
+        executor: executor.clone(),
+        enabled: options.raw_exec,
+        denied: options.raw_exec_denied.clone(),
+        pids_limit: options.raw_exec_pids_limit,
     };
     let mut table: Vec<Arc<dyn Driver>> = vec![
         Arc::new(docker::Docker::new(options.docker.clone())),
-        Arc::new(raw_exec::RawExec { executor, enabled: options.raw_exec }),
-        Arc::new(exec::Exec { isolated: isolated.clone() }),
-        Arc::new(java::Java { isolated }),
+        Arc::new(raw_exec),
+        Arc::new(exec::Exec { isolated: isolated(&options.exec) }),
+        Arc::new(java::Java { isolated: isolated(&options.java) }),
     ];
     if options.mock {
         table.push(Arc::new(mock::Mock::default()));

@@ -68,7 +68,7 @@ impl Client {
         for path in [&alloc_root, &config.client.state_dir] {
             std::fs::create_dir_all(path).map_err(|cause| made(path, cause))?;
         }
-        let mut drivers = drivers::all(&driver_options(config));
+        let mut drivers = drivers::all(&driver_options(config)?);
         drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr);
         let found = fingerprint::fingerprint(&options, &drivers).await;
@@ -166,13 +166,11 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> FingerprintOpti
     }
 }
 
-fn driver_options(config: &AgentConfig) -> DriverOptions {
-    let enabled = |driver: &str| config.driver_config(driver).get("enabled").and_then(Value::as_bool);
-    let mut options = DriverOptions {
-        raw_exec: enabled("raw_exec").unwrap_or(config.dev),
-        mock: enabled("mock_driver").unwrap_or(config.dev),
-        ..DriverOptions::default()
-    };
+fn driver_options(config: &AgentConfig) -> Result<DriverOptions, RunError> {
+    let mut options = DriverOptions { raw_exec: config.dev, mock: config.dev, ..DriverOptions::default() };
+    if let Some(mock) = config.driver_config("mock_driver").get("enabled").and_then(Value::as_bool) {
+        options.mock = mock;
+    }
     if !config.client.cgroup_parent.is_empty() {
         options.cgroup_parent = config.client.cgroup_parent.clone();
     }
@@ -180,16 +178,13 @@ fn driver_options(config: &AgentConfig) -> DriverOptions {
         let pairs = config.client.chroot_env.iter();
         options.chroot = pairs.map(|(from, to)| (PathBuf::from(from), PathBuf::from(to))).collect();
     }
-    let docker = config.driver_config("docker");
-    let flag = |value: Option<&Value>| value.and_then(Value::as_bool);
-    if let Some(endpoint) = docker.get("endpoint").and_then(Value::as_str) {
-        options.docker.endpoint = endpoint.to_owned();
-    }
-    options.docker.allow_privileged = flag(docker.get("allow_privileged")).unwrap_or(false);
-    let volumes = docker.get("volumes");
-    options.docker.volumes_enabled =
-        flag(volumes.and_then(|volumes| volumes.get("enabled"))).unwrap_or(config.dev);
-    options
+    options.docker.volumes_enabled = config.dev;
+    // Whoever tries things out has images of his own and wants to keep them.
+    options.docker.gc.image = !config.dev;
+    options.docker.alloc_root = config.client.alloc_dir.clone();
+    drivers::settings::read(&mut options, |name| config.driver_config(name), &config.client.options)
+        .map_err(|problems| RunError::Setup(problems.join("\n")))?;
+    Ok(options)
 }
 
 fn node_info(config: &AgentConfig, http_addr: &str, found: Fingerprint) -> NodeInfo {

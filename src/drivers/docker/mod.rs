@@ -1,7 +1,9 @@
 //! `docker`: containers, through Docker's own API.
 
+mod check;
 mod config;
 mod logs;
+mod options;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ use crate::model::node::DriverInfo;
 use self::config::ALLOC_LABEL;
 use self::config::RUN_LABEL;
 use self::logs::Follower;
+pub use self::options::DockerOptions;
 use super::Driver;
 use super::DriverError;
 use super::ExitStatus;
@@ -62,37 +65,6 @@ const KILL_LIMIT: Duration = Duration::from_secs(30);
 /// Between tries to reach a Docker that went away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const MAX_OUTPUT: usize = 1 << 20;
-
-/// What the agent's configuration says about Docker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DockerOptions {
-    /// `unix:///var/run/docker.sock`.
-    pub endpoint: String,
-    /// May tasks mount directories of the host?
-    pub volumes_enabled: bool,
-    pub allow_privileged: bool,
-    /// Names without `CAP_`, lower case.
-    pub allowed_capabilities: Vec<String>,
-    pub pids_limit: Option<u32>,
-    /// MHz of the whole machine, of which `cpu_hard_limit` is a share; 0 if unknown.
-    pub total_mhz: i64,
-}
-
-impl Default for DockerOptions {
-    fn default() -> Self {
-        Self {
-            endpoint: "unix:///var/run/docker.sock".to_owned(),
-            volumes_enabled: false,
-            allow_privileged: false,
-            allowed_capabilities: super::exec::DEFAULT_CAPABILITIES
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect(),
-            pids_limit: None,
-            total_mhz: 0,
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -357,7 +329,7 @@ impl Driver for Docker {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        config::validate(&self.options, config)
+        check::validate(&self.options, config)
     }
 
     async fn start(
