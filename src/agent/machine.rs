@@ -81,6 +81,12 @@ impl Machine {
         node_names(&self.node(), &self.config.region)
     }
 
+    /// MHz of all processors that tasks may use; 0 if unknown.
+    pub fn usable_mhz(&self) -> i64 {
+        let node = self.node();
+        node.attributes.get("cpu.usablecompute").and_then(|mhz| mhz.parse().ok()).unwrap_or(0)
+    }
+
     pub fn chance(&self) -> f64 {
         self.dice.lock().fraction()
     }

@@ -597,6 +597,53 @@ mod tests {
     }
 
     #[test]
+    fn version_2_groups_are_limited_joined_and_killed() {
+        let root = tempfile::tempdir().expect("a directory");
+        let slice = root.path().join("nomad.slice");
+        let dir = slice.join("reserve.slice/a.web.scope");
+        let share = slice.join("share.slice");
+        fs::create_dir_all(&dir).expect("directories");
+        fs::create_dir_all(&share).expect("directories");
+        let names =
+            "memory.max memory.swap.max memory.low cpu.weight cpuset.cpus pids.max cgroup.procs cgroup.kill";
+        let own = names.split(' ').map(|name| dir.join(name));
+        let controls =
+            [root.path(), &slice, &slice.join("reserve.slice")].map(|dir| dir.join("cgroup.subtree_control"));
+        for file in own.chain(controls.clone()).chain([share.join("cpuset.cpus")]) {
+            fs::write(file, "").expect("a file");
+        }
+        fs::write(slice.join("cpuset.cpus.effective"), "0-3").expect("a file");
+        fs::write(dir.join("memory.events"), "low 0\noom 2\noom_kill 1\n").expect("a file");
+        let mut grant = grant(0, 64, 128);
+        grant.cpu.reserved_cores = vec![2];
+        let overrides = Overrides::default();
+        let wish = Wish { pids_limit: Some(9), ..wish("nomad.slice", &grant, &overrides) };
+        let plan = plan(&Hierarchy::V2(root.path().to_owned()), &wish);
+        plan.create().expect("everything can be written");
+        let read = |file: &Path| fs::read_to_string(file).expect("a file");
+        for (name, value) in [
+            ("memory.max", "134217728"),
+            ("memory.swap.max", "0"),
+            ("memory.low", "67108864"),
+            ("cpu.weight", "1"),
+            ("cpuset.cpus", "2"),
+            ("pids.max", "9"),
+        ] {
+            assert_eq!(read(&dir.join(name)), value, "{name}");
+        }
+        assert_eq!(read(&share.join("cpuset.cpus")), "0,1,3");
+        assert!(
+            controls.iter().all(|file| read(file) == "+cpuset"),
+            "controllers are on from the root downwards"
+        );
+        plan.join().expect("the group can be joined");
+        assert_eq!(read(&dir.join("cgroup.procs")), "0");
+        plan.kill();
+        assert_eq!(read(&dir.join("cgroup.kill")), "1");
+        assert_eq!(plan.oom_kills(), 1);
+    }
+
+    #[test]
     fn limits_outside_of_a_control_group_mount_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let found = Hierarchy::V2(dir.path().to_owned());

@@ -59,6 +59,9 @@ pub const DEFAULT_CAPABILITIES: &[&str] = &[
 ];
 /// What stands before the reason when a command cannot be launched; scripts look for these words.
 const LAUNCH_FAILED: &str = "failed to launch command with executor: rpc error: code = Unknown desc = ";
+/// What a task that shares the host's processes by its own wish does not have: with these it could end them, become their
+/// user, or look into tasks that keep to themselves (the kernel compares capabilities before it allows that).
+const NOT_AMONG_OTHERS: &[&str] = &["kill", "setgid", "setpcap", "setuid"];
 const DEFAULT_USER: &str = "nobody";
 /// Where a bare name is looked for when the task's own directories do not have it.
 const SEARCH_PATH: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
@@ -129,8 +132,8 @@ impl Isolated {
         (*Hierarchy::of_this_machine() == Hierarchy::None).then_some("Failed to discover cgroup mount point")
     }
 
-    /// Problems of the options that `exec` and `java` share.
-    pub(super) fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
+    /// Problems with values of the options that `exec` and `java` share.
+    pub(super) fn rules(&self, config: &Map<String, Value>) -> Vec<String> {
         let mut problems = Vec::new();
         for name in ["pid_mode", "ipc_mode"] {
             let mode = config.text(name);
@@ -148,6 +151,14 @@ impl Isolated {
         problems
     }
 
+    fn mode(&self, config: &Map<String, Value>, option: &str) -> String {
+        let default = match option {
+            "pid_mode" => &self.options.default_pid_mode,
+            _ => &self.options.default_ipc_mode,
+        };
+        Some(config.text(option)).filter(|text| !text.is_empty()).unwrap_or_else(|| default.clone())
+    }
+
     fn capabilities(&self, config: &Map<String, Value>) -> Result<Capabilities, String> {
         let (add, drop) =
             (options::capabilities(config, "cap_add"), options::capabilities(config, "cap_drop"));
@@ -161,8 +172,12 @@ impl Isolated {
             return Err(format!("cap_add configured with capabilities not supported by system: {list}"));
         }
         let allowed = &self.options.allowed_capabilities;
-        let everything = allowed.iter().any(|one| one == "all");
-        let may = |name: &str| everything || allowed.iter().any(|one| one == name);
+        // It is for the agent, not for a job, to let tasks reach into each other.
+        let intrudes = self.mode(config, "pid_mode") == "host" && self.options.default_pid_mode != "host";
+        let may = |name: &str| {
+            allowed.iter().any(|one| one == name || one == "all")
+                && !(intrudes && NOT_AMONG_OTHERS.contains(&name))
+        };
         // To ask for all is to ask for all that the agent allows.
         let refused: Vec<&str> =
             add.iter().map(String::as_str).filter(|name| *name != "all" && !may(name)).collect();
@@ -171,9 +186,8 @@ impl Isolated {
             return Err(format!("driver does not allow the following capabilities: {list}"));
         }
         let named = |list: &[String], name: &str| list.iter().any(|one| one == name || one == "all");
-        let has = |name: &str| {
-            may(name) && (named(&add, name) || DEFAULT_CAPABILITIES.contains(&name) && !named(&drop, name))
-        };
+        let standard = |name: &str| DEFAULT_CAPABILITIES.contains(&name) && !named(&drop, name);
+        let has = |name: &str| may(name) && (named(&add, name) || standard(name));
         let all = caps::all().into_iter().map(|cap| (plain_name(cap), cap.index()));
         let mut kept: Vec<u8> = all.filter(|(name, _)| has(name)).map(|(_, number)| number).collect();
         kept.sort_unstable();
@@ -200,10 +214,6 @@ impl Isolated {
         }
         let hidden = config.dirs.private.strip_prefix(&config.dirs.task);
         let hidden = hidden.map(|inside| vec![Path::new("/").join(inside)]).unwrap_or_default();
-        let mode = |option: &str, default: &str| match options.text(option) {
-            text if text.is_empty() => default.to_owned(),
-            text => text,
-        };
         Ok(Launch {
             command: CommandSpec {
                 env: config.env.clone(),
@@ -217,8 +227,8 @@ impl Isolated {
                 root: config.dirs.task.clone(),
                 binds,
                 hidden,
-                private_pids: mode("pid_mode", &self.options.default_pid_mode) != "host",
-                private_ipc: mode("ipc_mode", &self.options.default_ipc_mode) != "host",
+                private_pids: self.mode(options, "pid_mode") != "host",
+                private_ipc: self.mode(options, "ipc_mode") != "host",
                 no_pivot_root: self.options.no_pivot_root,
             }),
             cgroups_optional: false,
@@ -269,9 +279,7 @@ impl Driver for Exec {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = options::check(OPTIONS, config);
-        problems.extend(self.isolated.validate(config));
-        problems
+        options::check(OPTIONS, config)
     }
 
     async fn start(
@@ -280,6 +288,7 @@ impl Driver for Exec {
         _progress: Progress,
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&config.config))?;
+        super::refuse_values(self.isolated.rules(&config.config))?;
         let command = config.config.text("command");
         // For a bare name many places were tried, and none is named.
         let place =

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod mock;
 pub mod options;
 pub mod process;
+pub mod qemu;
 pub mod raw_exec;
 pub mod settings;
 pub mod supervisor;
@@ -145,6 +146,10 @@ pub struct TaskStats {
 pub struct Started {
     /// The address of the task's own network, for drivers that give it one (docker's bridge).
     pub address: Option<String>,
+    /// Services without an address mode are to be found at `address`: others can reach it.
+    pub advertise: bool,
+    /// Ports at `address` by label, where the driver chose them.
+    pub ports: BTreeMap<String, u16>,
 }
 
 /// Why a driver could not do what was asked.
@@ -183,7 +188,8 @@ pub trait Driver: Send + Sync + 'static {
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
 
-    /// Checks options without running anything; every problem, in the job file's words.
+    /// Checks names and types of options without running anything; every problem, in the job file's words. Rules about
+    /// their values are for [`Driver::start`].
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
 
     /// Starts the task. When this returns the task runs on its own and survives the agent.
@@ -243,7 +249,9 @@ pub struct DriverOptions {
     pub chroot: BTreeMap<PathBuf, PathBuf>,
     pub exec: exec::IsolationOptions,
     pub java: exec::IsolationOptions,
+    pub qemu: qemu::QemuOptions,
     pub docker: docker::DockerOptions,
+    pub mock_health: mock::Outage,
 }
 
 impl Default for DriverOptions {
@@ -258,7 +266,9 @@ impl Default for DriverOptions {
             chroot: exec::DEFAULT_CHROOT.iter().map(|path| (path.into(), path.into())).collect(),
             exec: exec::IsolationOptions::default(),
             java: exec::IsolationOptions::default(),
+            qemu: qemu::QemuOptions::default(),
             docker: docker::DockerOptions::default(),
+            mock_health: mock::Outage::default(),
         }
     }
 }
@@ -283,9 +293,10 @@ pub fn all(options: &DriverOptions) -> Drivers {
         Arc::new(raw_exec),
         Arc::new(exec::Exec { isolated: isolated(&options.exec) }),
         Arc::new(java::Java { isolated: isolated(&options.java) }),
+        Arc::new(qemu::Qemu { executor: executor.clone(), options: options.qemu.clone() }),
     ];
     if options.mock {
-        table.push(Arc::new(mock::Mock::default()));
+        table.push(Arc::new(mock::Mock::new(options.mock_health)));
     }
     table.into_iter().map(|driver| (driver.name(), driver)).collect()
 }
@@ -342,4 +353,12 @@ fn undetected(why: &str) -> DriverInfo {
 /// Turns problems into one error.
 fn refuse(problems: Vec<String>) -> Result<(), DriverError> {
     if problems.is_empty() { Ok(()) } else { Err(DriverError::BadConfig(problems.join("; "))) }
+}
+
+/// The same for values that only starting shows to be wrong.
+fn refuse_values(problems: Vec<String>) -> Result<(), DriverError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(DriverError::BadConfig(format!("failed driver config validation: {}", problems.join("; "))))
 }

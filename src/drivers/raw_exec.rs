@@ -52,6 +52,19 @@ pub struct RawExec {
     pub pids_limit: Option<u32>,
 }
 
+/// Problems with values.
+fn rules(config: &Map<String, Value>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if config.number("oom_score_adj").is_some_and(|score| !(0..=1000).contains(&score)) {
+        problems.push("oom_score_adj must be between 0 and 1000".to_owned());
+    }
+    let work_dir = config.text("work_dir");
+    if !work_dir.is_empty() && !work_dir.starts_with('/') {
+        problems.push(format!("work_dir must be absolute but got relative path {work_dir:?}"));
+    }
+    problems
+}
+
 #[async_trait]
 impl Driver for RawExec {
     fn name(&self) -> &'static str {
@@ -63,15 +76,7 @@ impl Driver for RawExec {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = options::check(OPTIONS, config);
-        if config.number("oom_score_adj").is_some_and(|score| !(0..=1000).contains(&score)) {
-            problems.push("oom_score_adj must be between 0 and 1000".to_owned());
-        }
-        let work_dir = config.text("work_dir");
-        if !work_dir.is_empty() && !work_dir.starts_with('/') {
-            problems.push(format!("work_dir must be absolute but got relative path {work_dir:?}"));
-        }
-        problems
+        options::check(OPTIONS, config)
     }
 
     async fn start(
@@ -83,6 +88,7 @@ impl Driver for RawExec {
             return Err(DriverError::Fatal("raw_exec is disabled".to_owned()));
         }
         refuse(self.validate(&config.config))?;
+        super::refuse_values(rules(&config.config))?;
         let command = config.config.text("command");
         let work_dir = config.config.text("work_dir");
         let user = users::resolve(&config.user)?;

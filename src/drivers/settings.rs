@@ -2,6 +2,8 @@
 //! options }`, which count where a plugin block says nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -32,6 +34,14 @@ const RAW_EXEC: &[Opt] = &[
     opt("enabled", Kind::Bool),
     opt("no_cgroups", Kind::Bool),
     opt("pids_limit", Kind::Number),
+];
+
+const QEMU: &[Opt] = &[opt("args_allowlist", Kind::TextList), opt("image_paths", Kind::TextList)];
+const MOCK: &[Opt] = &[
+    opt("enabled", Kind::Bool),
+    opt("fs_isolation", Kind::Text),
+    opt("shutdown_periodic_after", Kind::Bool),
+    opt("shutdown_periodic_duration", Kind::Number),
 ];
 
 /// Older names of Docker's settings, and where they are today.
@@ -69,6 +79,8 @@ pub fn read(
     note("docker", into.docker.read(&with_old_names(config("docker"), client_options)));
     note("exec", read_isolation(&mut into.exec, &config("exec")));
     note("java", read_isolation(&mut into.java, &config("java")));
+    note("mock_driver", read_mock(into, &config("mock_driver")));
+    note("qemu", read_qemu(into, &config("qemu")));
     note("raw_exec", read_raw_exec(into, &config("raw_exec")));
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -141,6 +153,30 @@ fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Resul
     }
     into.raw_exec_pids_limit = pids_limit(config, None);
     into.raw_exec_denied = denied(config, &mut problems);
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn read_qemu(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
+    into.qemu.image_paths = config.list("image_paths").into_iter().map(PathBuf::from).collect();
+    into.qemu.args_allowlist = config.list("args_allowlist");
+    let problems = options::check(QEMU, config);
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn read_mock(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
+    let mut problems = options::check(MOCK, config);
+    if config.contains_key("enabled") {
+        into.mock = config.switch("enabled");
+    }
+    let isolation = config.text("fs_isolation");
+    if !["", "none"].contains(&isolation.as_str()) {
+        problems.push(format!("fs_isolation {isolation:?} is not supported: it must be \"none\""));
+    }
+    if config.switch("shutdown_periodic_after") {
+        let seconds =
+            config.number("shutdown_periodic_duration").and_then(|number| u64::try_from(number).ok());
+        into.mock_health.period = seconds.map(Duration::from_secs);
+    }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -168,9 +167,6 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> FingerprintOpti
 
 fn driver_options(config: &AgentConfig) -> Result<DriverOptions, RunError> {
     let mut options = DriverOptions { raw_exec: config.dev, mock: config.dev, ..DriverOptions::default() };
-    if let Some(mock) = config.driver_config("mock_driver").get("enabled").and_then(Value::as_bool) {
-        options.mock = mock;
-    }
     if !config.client.cgroup_parent.is_empty() {
         options.cgroup_parent = config.client.cgroup_parent.clone();
     }

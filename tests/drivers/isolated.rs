@@ -25,6 +25,7 @@ async fn a_task_is_nobody_with_a_root_and_processes_of_its_own() {
         echo random > /dev/null && ls -d /dev/shm";
     let mut bench = Bench::new("exec", shell(script));
     fs::write(bench.config.dirs.secrets.join("key"), "s3cret\n").unwrap();
+    fs::write(bench.config.dirs.private.join("hidden"), "").unwrap();
     let status = bench.run().await;
     let (out, err) = (bench.log("stdout"), bench.log("stderr"));
     assert_eq!(status.code, 0, "{out}\n{err}");
@@ -36,7 +37,7 @@ async fn a_task_is_nobody_with_a_root_and_processes_of_its_own() {
     assert!(out.contains("NoNewPrivs:\t1"), "{out}");
     assert!(out.contains("etc\nalternatives\n/dev/shm\n"), "{out}");
     assert!(!out.contains("home") && !out.contains("root\n"), "the host's root is visible: {out}");
-    assert!(err.contains("/private"), "private files must not be readable: {err}");
+    assert!(!out.contains("hidden"), "private files must not be seen: {out}");
     assert_eq!(fs::read_to_string(bench.config.dirs.shared.join("out")).unwrap(), "data\n");
     assert_eq!(fs::read_to_string(bench.config.dirs.local.join("y")).unwrap(), "x\n");
     bench.finish().await;
@@ -76,8 +77,9 @@ async fn a_task_cannot_see_another_tasks_secrets() {
         "cat {dir}/key; cat /local/link/key; cat /../../{dir}/key; \
         for pid in $(ls /proc | grep '^[0-9]*$'); do cat /proc/$pid/environ; cat /proc/$pid/root/secrets/key; done; exit 0"
     );
-    for user in ["root", ""] {
+    for (user, pid_mode) in [("root", "private"), ("", "private"), ("root", "host"), ("", "host")] {
         let mut bench = Bench::new("exec", shell(&script));
+        bench.config.config.insert("pid_mode".to_owned(), json!(pid_mode));
         bench.config.user = user.to_owned();
         std::os::unix::fs::symlink(&dir, bench.config.dirs.local.join("link")).unwrap();
         assert_eq!(bench.run().await.code, 0);
@@ -85,6 +87,22 @@ async fn a_task_cannot_see_another_tasks_secrets() {
         assert!(!out.contains("s3cret") && !out.contains("t0ken"), "{out}");
         bench.finish().await;
     }
+    victim.finish().await;
+}
+
+#[tokio::test]
+async fn a_task_among_the_hosts_processes_cannot_end_them() {
+    let mut victim = Bench::new("exec", json!({"command": "sleep", "args": ["1000"]}));
+    victim.config.user = "root".to_owned();
+    let handle = victim.start().await;
+    let pid = victim.driver.stats(&handle).await.unwrap().pids[0];
+    let script = format!("test -d /proc/{pid} && echo seen; kill -9 {pid} && echo killed; exit 0");
+    let mut bench = Bench::new("exec", shell(&script));
+    bench.config.config.insert("pid_mode".to_owned(), json!("host"));
+    assert_eq!(bench.run().await.code, 0);
+    assert_eq!(bench.log("stdout"), "seen\n");
+    victim.driver.stats(&handle).await.unwrap();
+    bench.finish().await;
     victim.finish().await;
 }
 
@@ -107,14 +125,14 @@ async fn links_in_command_and_work_dir_stay_inside() {
 #[tokio::test]
 async fn only_a_tasks_own_file_is_made_executable() {
     let outside = tempfile::tempdir().unwrap();
-    for (driver, command) in [("raw_exec", "link"), ("raw_exec", "local/hard"), ("exec", "link")] {
+    for (driver, command) in [("raw_exec", "a-link"), ("raw_exec", "local/hard"), ("exec", "a-link")] {
         let secret = outside.path().join("secret");
         fs::write(&secret, "top").unwrap();
         let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         fs::set_permissions(&secret, closed).unwrap();
         let mut bench = Bench::new(driver, json!({"command": command}));
         let local = bench.config.dirs.local.clone();
-        std::os::unix::fs::symlink(&secret, local.join("link")).unwrap();
+        std::os::unix::fs::symlink(&secret, local.join("a-link")).unwrap();
         fs::hard_link(&secret, local.join("hard")).unwrap();
         bench.try_start().await.unwrap_err();
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&secret).unwrap().permissions());
@@ -139,7 +157,8 @@ async fn a_fork_bomb_ends_at_its_limit() {
         let mut bench = Bench::with(&options, driver, json!({"command": "/bin/sh", "args": ["-c", script]}));
         let handle = bench.start().await;
         let mut most = 0;
-        let end = bench.driver.wait(&handle);
+        let driver = bench.driver.clone();
+        let end = driver.wait(&handle);
         tokio::pin!(end);
         loop {
             tokio::select! {
@@ -150,7 +169,7 @@ async fn a_fork_bomb_ends_at_its_limit() {
                 }
             }
         }
-        assert!((10..=30).contains(&most), "{driver}: {most} processes");
+        assert!((10..=30).contains(&most), "{most} processes of {:?}", bench.driver.name());
         bench.finish().await;
     }
 }
@@ -286,13 +305,8 @@ async fn missing_programs_are_named() {
 
 #[tokio::test]
 async fn options_are_checked() {
-    let bench = Bench::new("exec", json!({}));
-    let unknown = json!({"command": "x", "cap_add": ["fly"]});
-    assert_eq!(
-        bench.driver.validate(unknown.as_object().unwrap()),
-        ["cap_add configured with capabilities not supported by system: fly"]
-    );
-    let config = json!({"args": 1, "pid_mode": "shared", "cap_add": ["sys_admin"], "colour": "red"});
+    let mut bench = Bench::new("exec", json!({}));
+    let config = json!({"args": 1, "pid_mode": "shared", "colour": "red"});
     let problems = bench.driver.validate(config.as_object().unwrap());
     assert_eq!(
         problems,
@@ -300,10 +314,23 @@ async fn options_are_checked() {
             "missing required option \"command\"",
             "option \"args\" must be a list of strings",
             "unsupported option \"colour\"",
-            "pid_mode must be \"private\" or \"host\", got \"shared\"",
-            "driver does not allow the following capabilities: sys_admin",
         ]
     );
+    for (config, text) in [
+        (json!({"pid_mode": "shared"}), "pid_mode must be \"private\" or \"host\", got \"shared\""),
+        (json!({"work_dir": "tmp"}), "work_dir must be absolute but got relative path \"tmp\""),
+        (json!({"cap_add": ["sys_admin"]}), "driver does not allow the following capabilities: sys_admin"),
+        (json!({"cap_add": ["fly"]}), "cap_add configured with capabilities not supported by system: fly"),
+    ] {
+        bench.set_config(config);
+        bench.config.config.insert("command".to_owned(), json!("x"));
+        let error = bench.try_start().await.unwrap_err();
+        assert_eq!(error, DriverError::BadConfig(format!("failed driver config validation: {text}")));
+    }
+    bench.finish().await;
+    let mut bench = Bench::new("java", json!({"args": ["x"]}));
+    let error = bench.try_start().await.unwrap_err();
+    assert_eq!(error, DriverError::BadConfig("jar_path or class must be specified".to_owned()));
     bench.finish().await;
 }
 

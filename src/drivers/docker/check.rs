@@ -102,10 +102,16 @@ const MOUNT_VOLUME: &[Opt] =
     &[opt("driver_config", Kind::Block), opt("labels", Kind::Map), opt("no_copy", Kind::Bool)];
 const VOLUME_DRIVER: &[Opt] = &[opt("name", Kind::Text), opt("options", Kind::Map)];
 
-/// Problems that need no Docker to be seen.
-pub(super) fn validate(options: &DockerOptions, config: &Map<String, Value>) -> Vec<String> {
+/// Problems with names and types.
+pub(super) fn schema(config: &Map<String, Value>) -> Vec<String> {
     let mut problems = check(OPTIONS, config);
     check_blocks(config, &mut problems);
+    problems
+}
+
+/// Problems with values, and with what the agent forbids.
+pub(super) fn rules(options: &DockerOptions, config: &Map<String, Value>) -> Vec<String> {
+    let mut problems = Vec::new();
     check_rights(options, config, &mut problems);
     let command = config.text("command");
     if config.contains_key("command") && command.trim().is_empty() {

@@ -5,7 +5,6 @@ use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
-use bollard::auth::DockerCredentials;
 use bollard::models::ContainerCreateBody;
 use bollard::models::DeviceMapping;
 use bollard::models::EndpointIpamConfig;
@@ -75,17 +74,9 @@ pub(super) fn container_name(config: &TaskConfig) -> String {
     format!("{}-{}", config.id.task.replace('/', "_"), config.id.alloc)
 }
 
-/// What the job file says about the registry.
-pub(super) fn credentials(config: &Map<String, Value>) -> Option<DockerCredentials> {
-    let auth = config.blocks("auth").into_iter().next()?;
-    let text = |name: &str| Some(auth.text(name)).filter(|text| !text.is_empty());
-    Some(DockerCredentials {
-        username: text("username"),
-        password: text("password"),
-        email: text("email"),
-        serveraddress: text("server_address"),
-        ..DockerCredentials::default()
-    })
+/// Must the image be asked for even when it is there?
+pub(super) fn must_pull(config: &Map<String, Value>) -> bool {
+    config.switch("force_pull") || image_of(config).ends_with(":latest")
 }
 
 /// The container of a task.
@@ -94,6 +85,10 @@ pub(super) fn credentials(config: &Map<String, Value>) -> Option<DockerCredentia
 /// A host path that tasks may not mount, an unknown port label.
 pub(super) fn container(options: &DockerOptions, task: &TaskConfig) -> Result<ContainerCreateBody, String> {
     let config = &task.config;
+    let problems = super::check::rules(options, config);
+    if !problems.is_empty() {
+        return Err(problems.join("; "));
+    }
     let ports = port_bindings(task)?;
     let exposed: Vec<String> = ports.keys().cloned().collect();
     let mut command: Vec<String> = Vec::new();
@@ -243,6 +238,9 @@ fn port_bindings(task: &TaskConfig) -> Result<PortMap, String> {
     if !labels.is_empty() {
         return Ok(bindings);
     }
+    if !map.is_empty() && task.grant.networks.is_empty() {
+        return Err("'port_map' cannot map group network ports, use 'ports' instead".to_owned());
+    }
     for (label, _) in &map {
         if !task.ports.iter().any(|port| port.label == *label) {
             return Err(format!("Port {label:?} not found, check network block"));
@@ -276,7 +274,8 @@ fn host_path(options: &DockerOptions, task: &TaskConfig, path: &str) -> Result<S
         return Err(refused());
     }
     let real = resolve(&joined).map_err(|error| format!("cannot mount host path {path:?}: {error}"))?;
-    let alloc = resolve(&task.dirs.alloc).map_err(|error| format!("cannot mount host path {path:?}: {error}"))?;
+    let alloc =
+        resolve(&task.dirs.alloc).map_err(|error| format!("cannot mount host path {path:?}: {error}"))?;
     match real.strip_prefix(&alloc) {
         // The path stays as it is written wherever it is plain, because people look for it.
         Ok(inside) if task.dirs.alloc.join(inside) == joined => Ok(joined.display().to_string()),
