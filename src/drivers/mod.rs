@@ -169,13 +169,6 @@ pub enum DriverError {
     NotFound,
 }
 
-impl DriverError {
-    /// The restart policy may try again.
-    pub fn is_recoverable(&self) -> bool {
-        matches!(self, Self::Recoverable(_))
-    }
-}
-
 /// Progress of a long start (image pull), shown as task events of type `Driver`.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -227,6 +220,13 @@ pub trait Driver: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError>;
+}
+
+impl DriverError {
+    /// The restart policy may try again.
+    pub fn is_recoverable(&self) -> bool {
+        matches!(self, Self::Recoverable(_))
+    }
 }
 
 /// Drivers by name.

@@ -314,7 +314,7 @@ async fn options_become_what_docker_shows() {
     "volumes": ["local/v:/v:ro", "/etc:/host-etc:ro", format!("{volume}:/named")],
     "mount": [
         {"type": "tmpfs", "target": "/t", "tmpfs_options": [{"size": 4096, "mode": 511}]},
-        {"type": "bind", "target": "/b", "source": "local", "readonly": true, "bind_options": [{"propagation": "rslave"}]},
+        {"type": "bind", "target": "/b", "source": "local", "readonly": true, "bind_options": [{"propagation": "rprivate"}]},
         {"target": "/m", "source": volume, "volume_options": [{"no_copy": true, "labels": [{"a": "b"}]}]},
     ]});
     let mut bench = Bench::with(&options, "docker", config);
@@ -362,7 +362,7 @@ async fn options_become_what_docker_shows() {
         ),
         (
             "{{(index .HostConfig.Mounts 0).TmpfsOptions.SizeBytes}} {{(index .HostConfig.Mounts 1).BindOptions.Propagation}}",
-            "4096 rslave".to_owned(),
+            "4096 rprivate".to_owned(),
         ),
         (
             "{{(index .HostConfig.Mounts 1).Source}} {{(index .HostConfig.Mounts 2).VolumeOptions.Labels}}",

@@ -204,13 +204,17 @@ async fn tasks_share_a_pull() {
     let registry = Registry::start(false).await;
     let name = registry.push("shared:1");
     let config = json!({"image": name, "command": "true", "force_pull": true});
-    let mut alone = Bench::new("docker", config.clone());
-    let before = registry.manifest_requests();
-    assert!(alone.run().await.is_success());
-    let once = registry.manifest_requests() - before;
+    // The first pull asks more than those after it.
+    let mut once = 0;
+    for _ in 0..2 {
+        let mut alone = Bench::new("docker", config.clone());
+        let before = registry.manifest_requests();
+        assert!(alone.run().await.is_success());
+        once = registry.manifest_requests() - before;
+        alone.finish().await;
+        docker(&["rmi", &name]);
+    }
     assert!(once > 0, "the registry's log is not understood");
-    alone.finish().await;
-    docker(&["rmi", &name]);
     let (one, mut two) = (Bench::new("docker", config.clone()), Bench::new("docker", config));
     two.driver = one.driver.clone();
     let quiet = || -> herder::drivers::Progress { Arc::new(|_| {}) };
