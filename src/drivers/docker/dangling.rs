@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bollard::Docker as Client;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
+use chrono::DateTime;
 use parking_lot::Mutex;
 
 use super::DockerOptions;
@@ -38,10 +39,12 @@ async fn sweep_once(
     let filters = HashMap::from([("label", vec![ours.as_str()])]);
     let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let grace = i64::try_from(options.gc.dangling_grace.as_secs()).unwrap_or(i64::MAX);
+    // By Docker's clock, as the times of containers are.
+    let now = client.info().await?.system_time.and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
+    let Some(now) = now.map(|time| time.timestamp()) else { return Ok(()) };
     for container in client.list_containers(Some(list)).await? {
         let Some(id) = container.id else { continue };
-        // By Docker's clock, which is the machine's.
-        let age = chrono::Utc::now().timestamp() - container.created.unwrap_or(i64::MAX);
+        let age = now - container.created.unwrap_or(now);
         if known.lock().contains(&id) || age < grace {
             continue;
         }

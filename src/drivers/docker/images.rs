@@ -32,6 +32,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(120);
 
 type PullFuture = BoxFuture<'static, Result<(), String>>;
 
+/// A pull that is under way while anybody waits for it, and how far it is.
+type Pulling = (WeakShared<PullFuture>, Arc<Mutex<Layers>>);
+
 /// See the module. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Images {
@@ -40,7 +43,7 @@ pub(super) struct Images {
 
 #[derive(Default)]
 struct Inner {
-    pulls: Mutex<BTreeMap<String, (WeakShared<PullFuture>, Arc<Mutex<Layers>>)>>,
+    pulls: Mutex<BTreeMap<String, Pulling>>,
     uses: Mutex<Uses>,
     /// Held for reading while an image is looked up and noted as used, for writing while one is removed: so nobody
     /// sees an image that is about to vanish.
