@@ -19,8 +19,6 @@ use super::value::Value;
 
 /// Deepest recursion of templates.
 const DEPTH_MAX: usize = 60;
-/// Nodes and function calls of one run; calls on large values count for more.
-const STEPS_MAX: usize = 10_000_000;
 /// Bytes or items of arguments that cost one more step.
 const STEP_SIZE: usize = 256;
 
@@ -74,8 +72,9 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, cost: usize, at: usize, what: &dyn std::fmt::Display) -> Result<(), String> {
         self.steps += cost;
-        if self.steps > STEPS_MAX {
-            return self.error(at, what, format_args!("the template takes more than {STEPS_MAX} steps"));
+        let most = self.template.steps;
+        if self.steps > most {
+            return self.error(at, what, format_args!("the template takes more than {most} steps"));
         }
         Ok(())
     }

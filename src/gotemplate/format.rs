@@ -68,6 +68,10 @@ struct Flags {
     plus: bool,
     minus: bool,
     sharp: bool,
+    /// `%+v`: names of fields.
+    plus_v: bool,
+    /// `%#v`: in the syntax of Go.
+    sharp_v: bool,
     space: bool,
     zero: bool,
     width: Option<usize>,
@@ -248,7 +252,13 @@ fn verb(
                 let name = if value.is_nothing() { "<nil>" } else { value.type_name() };
                 pad(out, flags, name)
             }
-            Some(value) => one(out, verb, flags, value, 0),
+            Some(value) => {
+                if verb == 'v' {
+                    (flags.plus_v, flags.sharp_v) = (flags.plus, flags.sharp);
+                    (flags.plus, flags.sharp) = (false, false);
+                }
+                one(out, verb, flags, value, 0)
+            }
         },
     }
 }
@@ -286,7 +296,7 @@ fn one(out: &mut Out, verb: char, flags: Flags, value: &Value, depth: usize) -> 
         (Value::Float(number), 'v' | 'g' | 'G' | 'e' | 'E' | 'f' | 'F') => float(out, verb, flags, *number),
         (Value::Text(text), _) => string(out, verb, flags, text, value),
         (Value::List(items), _) => {
-            let sharp = verb == 'v' && flags.sharp;
+            let sharp = flags.sharp_v;
             out.push(if sharp { "[]interface {}{" } else { "[" })?;
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
@@ -297,7 +307,7 @@ fn one(out: &mut Out, verb: char, flags: Flags, value: &Value, depth: usize) -> 
             out.push(if sharp { "}" } else { "]" })
         }
         (Value::Map(map), _) => {
-            let sharp = verb == 'v' && flags.sharp;
+            let sharp = flags.sharp_v;
             out.push(if sharp { "map[string]interface {}{" } else { "map[" })?;
             for (index, (key, item)) in map.entries().into_iter().enumerate() {
                 if index > 0 {
@@ -310,14 +320,14 @@ fn one(out: &mut Out, verb: char, flags: Flags, value: &Value, depth: usize) -> 
             out.push(if sharp { "}" } else { "]" })
         }
         (Value::Struct(of), _) => {
-            let named = verb == 'v' && (flags.plus || flags.sharp);
-            if verb == 'v' && flags.sharp {
+            let named = flags.plus_v || flags.sharp_v;
+            if flags.sharp_v {
                 out.push(of.type_name())?;
             }
             out.push("{")?;
             for (index, (name, item)) in of.fields().iter().enumerate() {
                 if index > 0 {
-                    out.push(if flags.sharp { ", " } else { " " })?;
+                    out.push(if flags.sharp_v { ", " } else { " " })?;
                 }
                 if named {
                     write!(out, "{name}:")?;
@@ -388,7 +398,7 @@ fn string(out: &mut Out, verb: char, flags: Flags, text: &Rc<str>, value: &Value
         None => text,
     };
     match verb {
-        'v' if flags.sharp => pad(out, flags, &quoted(cut, false)),
+        'v' if flags.sharp_v => pad(out, flags, &quoted(cut, false)),
         'v' | 's' => pad(out, flags, cut),
         'q' if flags.sharp && !cut.contains(['`', '\n']) => pad(out, flags, &format!("`{cut}`")),
         'q' => pad(out, flags, &quoted(cut, flags.plus)),

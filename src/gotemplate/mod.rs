@@ -26,7 +26,7 @@ pub use sprig::replaced;
 use value::Value;
 
 /// Largest text that a template or one of its functions makes, bytes.
-pub const TEXT_MAX: usize = 64 << 20;
+pub const TEXT_MAX: usize = 16 << 20;
 /// Longest list that a function makes.
 pub const ITEMS_MAX: usize = 1_000_000;
 
@@ -94,11 +94,19 @@ impl<'a> Functions<'a> {
 }
 
 /// How a template is read and run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub delimiters: Delimiters,
     /// A missing key of a map is an error (`missingkey=error`).
     pub strict: bool,
+    /// Nodes and function calls of one run; calls on large values count for more.
+    pub steps: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { delimiters: Delimiters::default(), strict: false, steps: 10_000_000 }
+    }
 }
 
 /// A template that was parsed.
@@ -107,6 +115,7 @@ pub struct Template {
     name: String,
     source: String,
     strict: bool,
+    steps: usize,
     tree: parse::Tree,
 }
 
@@ -123,7 +132,8 @@ impl Template {
     ) -> Result<Self, String> {
         let tree = parse::parse(source, &options.delimiters, &|function| functions.has(function))
             .map_err(|(line, message)| format!("template: {name}:{line}: {message}"))?;
-        Ok(Self { name: name.to_owned(), source: source.to_owned(), strict: options.strict, tree })
+        let (strict, steps) = (options.strict, options.steps);
+        Ok(Self { name: name.to_owned(), source: source.to_owned(), strict, steps, tree })
     }
 
     /// Runs the template on `data`.

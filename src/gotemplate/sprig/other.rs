@@ -9,7 +9,6 @@ use sha1::Digest;
 use sha1::Sha1;
 use sha2::Sha256;
 use sha2::Sha512;
-use url::Url;
 
 use super::Row;
 use super::answer;
@@ -160,34 +159,42 @@ fn rand_bytes(arguments: &[Value]) -> Answer {
     answer(STANDARD.encode(bytes))
 }
 
+/// Splits as RFC 3986 says, and keeps what is written: also a port that the scheme implies.
 fn url_parse(arguments: &[Value]) -> Answer {
     let [text] = exactly("urlParse", arguments)?;
-    let url = Url::parse(&text_of(text)?);
-    let url = url.map_err(|error| Failure::called(format_args!("unable to parse url: {error}")))?;
-    let host = match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (host, _) => host.unwrap_or_default().to_owned(),
+    let text = text_of(text)?;
+    if text.contains(|c: char| c.is_control()) {
+        return Err(Failure::called("unable to parse url: invalid control character in URL"));
+    }
+    let (rest, fragment) = text.split_once('#').unwrap_or((&text, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let word = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
     };
-    let user = match (url.username(), url.password()) {
-        ("", _) => String::new(),
-        (user, Some(password)) => format!("{user}:{password}"),
-        (user, None) => user.to_owned(),
+    let (scheme, rest) = rest.split_once(':').filter(|(scheme, _)| word(scheme)).unwrap_or(("", rest));
+    let (authority, path, opaque) = match rest.strip_prefix("//") {
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            (authority, path, "")
+        }
+        None if !scheme.is_empty() && !rest.starts_with('/') => ("", "", rest),
+        None => ("", rest, ""),
     };
-    let opaque = url.cannot_be_a_base();
-    // A path that the text does not have is one here.
-    let path = if opaque || (url.path() == "/" && !url.as_str().contains(&format!("{host}/?"))) {
-        if opaque { "" } else { url.path().trim_end_matches('/') }
-    } else {
-        url.path()
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let name = match host.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
     };
+    let scheme = scheme.to_lowercase();
     let fields = [
-        ("scheme", url.scheme().to_owned()),
+        ("scheme", scheme.as_str()),
         ("host", host),
-        ("hostname", url.host_str().unwrap_or_default().to_owned()),
-        ("path", path.to_owned()),
-        ("query", url.query().unwrap_or_default().to_owned()),
-        ("opaque", if opaque { url.path().to_owned() } else { String::new() }),
-        ("fragment", url.fragment().unwrap_or_default().to_owned()),
+        ("hostname", name),
+        ("path", path),
+        ("query", query),
+        ("opaque", opaque),
+        ("fragment", fragment),
         ("userinfo", user),
     ];
     Ok(Value::map(fields.into_iter().map(|(name, value)| (Key::from(name), Value::from(value)))))

@@ -12,6 +12,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -222,7 +223,7 @@ fn prepare(template: Template, dirs: &TaskDirs) -> Result<Prepared, HookError> {
         |text: &str, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text.to_owned() };
     let delimiters =
         Delimiters { left: or(&template.left_delim, "{{"), right: or(&template.right_delim, "}}") };
-    let syntax = Options { delimiters, strict: template.err_missing_key };
+    let syntax = Options { delimiters, strict: template.err_missing_key, ..Options::default() };
     Ok(Prepared {
         template,
         name,
@@ -264,7 +265,7 @@ impl Prepared {
         }
         let first = self.written.is_none();
         // A restarted agent finds the file as it left it: that is no change.
-        let same = first && read_text(dirs, &self.destination).is_ok_and(|present| present == text);
+        let same = first && self.is_in_place(&text, dirs);
         if !same {
             self.replace(&text, dirs).map_err(|error| {
                 if is_escape(&error) {
@@ -279,6 +280,20 @@ impl Prepared {
         }
         self.written = Some(text);
         Ok(!same)
+    }
+
+    fn is_in_place(&self, text: &str, dirs: &TaskDirs) -> bool {
+        let wanted = self.attributes;
+        let metadata = Directory::open(&dirs.alloc)
+            .and_then(|alloc| alloc.handle(&self.destination))
+            .and_then(|file| file.metadata());
+        let fits = metadata.is_ok_and(|found| {
+            found.is_file()
+                && found.mode() & 0o7777 == wanted.mode & 0o7777
+                && wanted.uid.is_none_or(|uid| uid == found.uid())
+                && wanted.gid.is_none_or(|gid| gid == found.gid())
+        });
+        fits && read_text(dirs, &self.destination).is_ok_and(|present| present == text)
     }
 
     fn replace(&self, text: &str, dirs: &TaskDirs) -> std::io::Result<()> {

@@ -190,9 +190,11 @@ async fn until(at: Option<Instant>) {
 fn quiet_time(template: &Template, options: &TemplateOptions) -> (Duration, Duration) {
     let Some(wait) = &template.wait else { return options.wait };
     let (least, longest) = options.wait_bounds;
-    let min = wait.min.map_or(options.wait.0, |min| min.to_std());
-    let min = least.map_or(min, |least| min.max(least));
-    let max = wait.max.map_or(options.wait.1.max(min), |max| max.to_std());
-    let max = longest.map_or(max, |longest| max.min(longest));
-    (min.min(max), max)
+    let within = |span: Duration| {
+        let span = least.map_or(span, |least| span.max(least));
+        longest.map_or(span, |longest| span.min(longest))
+    };
+    let min = within(wait.min.map_or(options.wait.0, |min| min.to_std()));
+    let max = within(wait.max.map_or(options.wait.1, |max| max.to_std()));
+    (min, max.max(min))
 }

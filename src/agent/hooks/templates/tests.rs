@@ -7,8 +7,6 @@ use tokio::sync::watch;
 use super::engine::Answer;
 use super::engine::Scene;
 use super::*;
-
-mod manager;
 use crate::agent::hooks::Catalog;
 use crate::agent::hooks::TemplateOptions;
 use crate::agent::hooks::Variable;
@@ -20,6 +18,8 @@ use crate::model::task::ChangeScript;
 use crate::model::task::WaitConfig;
 use crate::model::time::Span;
 use crate::model::time::Time;
+
+mod manager;
 
 fn service(name: &str, address: &str, port: i64, tags: &[&str]) -> ServiceRegistration {
     ServiceRegistration {
@@ -307,7 +307,7 @@ proptest::proptest! {
         let failed = "the template engine failed on this template";
         proptest::prop_assert!(rendered(&text, false) != Err(failed.to_owned()), "{}", text);
         let delimiters = Delimiters { left: "-".to_owned(), right: "|".to_owned() };
-        let swapped = Options { delimiters, strict: true };
+        let swapped = Options { delimiters, strict: true, ..Options::default() };
         let error = render(&text, &swapped, "(dynamic)", &scene()).err();
         proptest::prop_assert!(error.as_deref() != Some(failed), "{}", text);
     }

@@ -223,6 +223,19 @@ async fn bad_templates_sources_and_destinations_are_fatal() {
 }
 
 #[tokio::test]
+async fn templates_do_not_see_the_variables_of_others_and_rights_are_set_anew() {
+    use std::os::unix::fs::PermissionsExt;
+    let setup = Setup::new();
+    std::fs::write(setup.path("local/b"), "[]").unwrap();
+    let variables = Template { envvars: true, ..template("A=1\n", "local/env") };
+    let reader = Template { perms: "0640".to_owned(), ..template("[{{ env \"A\" }}]", "local/b") };
+    let (manager, _changes) = setup.start(vec![variables, reader]).await.unwrap();
+    assert_eq!(setup.read("local/b"), "[]");
+    assert_eq!(setup.path("local/b").metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(manager.env().unwrap(), map(&[("A", "1")]));
+}
+
+#[tokio::test]
 async fn files_have_their_mode_and_bad_env_files_say_where() {
     use std::os::unix::fs::PermissionsExt;
     let setup = Setup::new();
