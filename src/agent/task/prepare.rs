@@ -1,5 +1,7 @@
 //! What is done before the first run of a task: directories, payload, artifacts; templates before each.
 
+use std::sync::Arc;
+
 use base64::Engine;
 
 use crate::agent::dirs;
