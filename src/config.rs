@@ -28,6 +28,7 @@ pub use self::sections::PluginConfig;
 pub use self::sections::ReservedConfig;
 pub use self::sections::ServerConfig;
 pub use self::sections::TelemetryConfig;
+pub use self::sections::TemplateConfig;
 pub use self::sections::TlsConfig;
 pub use self::sections::split_endpoints;
 

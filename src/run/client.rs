@@ -18,7 +18,6 @@ use crate::agent::env;
 use crate::agent::fingerprint;
 use crate::agent::fingerprint::Fingerprint;
 use crate::agent::fingerprint::FingerprintOptions;
-use crate::agent::hooks::ArtifactOptions;
 use crate::agent::machine::MachineConfig;
 use crate::agent::real::RealWorkload;
 use crate::agent::surroundings::StandardSurroundings;
@@ -41,6 +40,7 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use super::RunError;
+use super::hook_options;
 use super::local::Local;
 
 /// How often the machine is looked at again.
@@ -82,7 +82,8 @@ impl Client {
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             host_env: env::host_env(),
-            artifacts: ArtifactOptions::default(),
+            artifacts: hook_options::artifacts(&config.client.artifact)?,
+            templates: Arc::new(hook_options::templates(&config.client.template)?),
             keep_allocs: usize::try_from(config.client.gc_max_allocs).unwrap_or(usize::MAX),
             keep_for: None,
         }));

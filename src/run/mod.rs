@@ -2,6 +2,7 @@
 
 mod client;
 mod connect;
+mod hook_options;
 mod local;
 mod server;
 mod store;

@@ -8,3 +8,4 @@ mod etcd;
 mod isolated;
 mod service;
 mod support;
+mod templates;
