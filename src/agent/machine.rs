@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::agent::dice::Dice;
 use crate::agent::env::node_names;
+use crate::agent::gc::CollectionLimits;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::hooks::Catalog;
 use crate::agent::hooks::HookError;
@@ -21,6 +22,7 @@ use crate::agent::lifecycle::Role;
 use crate::agent::report::Outbox;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
+use crate::agent::users::UserRules;
 use crate::agent::workload::WorkloadContext;
 use crate::drivers::DriverError;
 use crate::drivers::Drivers;
@@ -35,8 +37,6 @@ use crate::model::task::Task;
 use crate::model::time::Span;
 use crate::model::time::Time;
 
-/// The longest `kill_timeout` in force.
-const MAX_KILL_TIMEOUT: Span = Span::from_secs(30);
 const DEFAULT_KILL_TIMEOUT: Span = Span::from_secs(5);
 
 /// Settings of real tasks.
@@ -53,10 +53,11 @@ pub struct MachineConfig {
     /// Inherited by tasks of some drivers; see `env::host_env`.
     pub host_env: BTreeMap<String, String>,
     pub artifacts: ArtifactOptions,
-    /// Directories of ended allocations kept beyond this number are removed, oldest first.
-    pub keep_allocs: usize,
-    /// Directories of allocations that ended longer ago are removed, too.
-    pub keep_for: Option<Span>,
+    pub users: UserRules,
+    /// The longest `kill_timeout` in force; longer ones are cut.
+    pub max_kill_timeout: Span,
+    /// When directories of ended allocations are removed.
+    pub collection: CollectionLimits,
 }
 
 /// The machine while an agent is at work.
@@ -79,6 +80,11 @@ impl Machine {
 
     pub fn node_names(&self) -> BTreeMap<String, String> {
         node_names(&self.node(), &self.config.region)
+    }
+
+    /// How long a task may take to end.
+    pub fn kill_timeout(&self, task: &Task) -> Span {
+        task.kill_timeout.unwrap_or(DEFAULT_KILL_TIMEOUT).min(self.config.max_kill_timeout)
     }
 
     pub fn chance(&self) -> f64 {
@@ -127,11 +133,6 @@ impl Setup {
     pub fn role(&self, task: &Task) -> Role {
         Role::of(task)
     }
-}
-
-/// How long a task may take to end.
-pub fn kill_timeout(task: &Task) -> Span {
-    task.kill_timeout.unwrap_or(DEFAULT_KILL_TIMEOUT).min(MAX_KILL_TIMEOUT)
 }
 
 /// What the runners of one allocation and the API share.

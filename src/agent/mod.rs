@@ -21,6 +21,7 @@ pub mod hooks;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+mod leftovers;
 pub mod lifecycle;
 pub mod machine;
 pub mod real;
@@ -31,6 +32,8 @@ pub mod surroundings;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod users;
+pub mod volumes;
 pub mod workload;
 
 use std::path::PathBuf;

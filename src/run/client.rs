@@ -18,10 +18,13 @@ use crate::agent::env;
 use crate::agent::fingerprint;
 use crate::agent::fingerprint::Fingerprint;
 use crate::agent::fingerprint::FingerprintOptions;
+use crate::agent::gc::CollectionLimits;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::machine::MachineConfig;
 use crate::agent::real::RealWorkload;
+use crate::agent::register::Lease;
 use crate::agent::surroundings::StandardSurroundings;
+use crate::agent::users::UserRules;
 use crate::api::local::LocalAgent;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
@@ -45,6 +48,9 @@ use super::local::Local;
 
 /// How often the machine is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A refused registration is final after this time: more than twice the lease of an agent.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(25);
 
 /// A running node agent.
 pub(super) struct Client {
@@ -81,10 +87,11 @@ impl Client {
             surroundings: Arc::new(StandardSurroundings),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
-            host_env: env::host_env(),
+            host_env: env::host_env(config.client.options.get("env.denylist").map(String::as_str)),
             artifacts: ArtifactOptions::default(),
-            keep_allocs: usize::try_from(config.client.gc_max_allocs).unwrap_or(usize::MAX),
-            keep_for: None,
+            users: UserRules::from_options(&config.client.options),
+            max_kill_timeout: config.client.max_kill_timeout,
+            collection: collection_limits(config),
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
@@ -102,6 +109,32 @@ impl Client {
 
     pub(super) fn local(&self) -> Arc<dyn LocalAgent> {
         self.local.clone()
+    }
+
+    /// True when nothing is left to run here; jobs that run on every node may be left out.
+    pub(super) fn is_idle(&self, ignore_system: bool) -> bool {
+        self.local.workload().working(ignore_system).is_empty()
+    }
+
+    /// Waits until it is certain that another agent holds the node's id, and tells which. After a crash the claim
+    /// of the former process stands until its lease has run out: only a refusal that outlasts that is one.
+    pub(super) async fn refused(&self) -> String {
+        let mut lease = self.handle.lease();
+        loop {
+            let seen = lease.wait_for(|lease| matches!(lease, Lease::Refused(_))).await;
+            let why = seen.ok().and_then(|lease| match &*lease {
+                Lease::Refused(why) => Some(why.clone()),
+                Lease::None | Lease::Held(_) => None,
+            });
+            let Some(why) = why else {
+                // The agent is going anyway.
+                return std::future::pending().await;
+            };
+            let held = lease.wait_for(|lease| matches!(lease, Lease::Held(_)));
+            if tokio::time::timeout(REFUSAL_PATIENCE, held).await.is_err() {
+                return why;
+            }
+        }
     }
 
     /// Ends the agent; its tasks go on.
@@ -145,6 +178,20 @@ async fn look_again(
 fn offers(options: &std::collections::BTreeMap<String, String>, driver: &str) -> bool {
     let list = |name: &str| options.get(name).map(|list| list.split(',').any(|one| one.trim() == driver));
     list("driver.allowlist").unwrap_or(true) && !list("driver.denylist").unwrap_or(false)
+}
+
+fn collection_limits(config: &AgentConfig) -> CollectionLimits {
+    let client = &config.client;
+    let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    CollectionLimits {
+        max_allocs: count(client.gc_max_allocs),
+        // A pause of nothing would be a busy loop.
+        interval: client.gc_interval.to_std().max(Duration::from_secs(1)),
+        disk_threshold: client.gc_disk_usage_threshold,
+        inode_threshold: client.gc_inode_usage_threshold,
+        parallel: count(client.gc_parallel_destroys),
+        ..CollectionLimits::default()
+    }
 }
 
 fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> FingerprintOptions {

@@ -45,6 +45,10 @@ impl Local {
         Self { node, workload, alloc_root }
     }
 
+    pub(super) fn workload(&self) -> &RealWorkload {
+        &self.workload
+    }
+
     fn files(&self, alloc: AllocId) -> Result<AllocFiles, LocalError> {
         AllocFiles::open(&dirs::alloc_dir(&self.alloc_root, alloc)).map_err(of_file)
     }

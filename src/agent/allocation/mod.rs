@@ -174,9 +174,15 @@ impl AllocRunner {
     }
 
     async fn finish(&mut self) {
+        let id = self.shared.record.lock().allocation.id;
+        let root = self.machine.config.alloc_root.clone();
+        // What stays for people to look at holds no secrets, and no memory.
+        let detached = tokio::task::spawn_blocking(move || dirs::detach(&root, id)).await;
+        if let Ok(Err(error)) = detached {
+            tracing::warn!(alloc = %id, %error, "cannot unmount the secrets of an ended allocation");
+        }
         self.shared.record.lock().ended_at = self.machine.now();
         self.save_and_report().await;
-        let id = self.shared.record.lock().allocation.id;
         tracing::debug!(alloc = %id, "ended");
         self.shared.ended.send_replace(true);
         self.slots.settle(id);
