@@ -19,6 +19,7 @@ use crate::agent::hooks::ServiceSink;
 use crate::agent::hooks::TaskExec;
 use crate::agent::ledger::AllocRecord;
 use crate::agent::lifecycle::Role;
+use crate::agent::migration::Elsewhere;
 use crate::agent::report::Outbox;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
@@ -54,6 +55,8 @@ pub struct MachineConfig {
     pub host_env: BTreeMap<String, String>,
     pub artifacts: ArtifactOptions,
     pub users: UserRules,
+    /// How data of allocations on other nodes is had.
+    pub elsewhere: Arc<dyn Elsewhere>,
     /// The longest `kill_timeout` in force; longer ones are cut.
     pub max_kill_timeout: Span,
     /// When directories of ended allocations are removed.

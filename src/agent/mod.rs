@@ -24,6 +24,7 @@ pub mod ledger;
 mod leftovers;
 pub mod lifecycle;
 pub mod machine;
+pub mod migration;
 pub mod real;
 pub mod register;
 pub mod report;

@@ -18,9 +18,11 @@ use crate::agent::env;
 use crate::agent::fingerprint;
 use crate::agent::fingerprint::Fingerprint;
 use crate::agent::fingerprint::FingerprintOptions;
+use crate::agent::fingerprint::PartFilter;
 use crate::agent::gc::CollectionLimits;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::machine::MachineConfig;
+use crate::agent::migration::OverHttp;
 use crate::agent::real::RealWorkload;
 use crate::agent::register::Lease;
 use crate::agent::surroundings::StandardSurroundings;
@@ -40,6 +42,7 @@ use crate::model::node::NodeMemory;
 use crate::model::node::NodeReserved;
 use crate::model::node::ReservedCpu;
 use crate::model::node::ReservedNetworks;
+use crate::model::node::parse_port_ranges;
 use crate::store::SharedStore;
 use crate::store::key::Keys;
 
@@ -76,9 +79,9 @@ impl Client {
         }
         let mut drivers = drivers::all(&driver_options(config));
         drivers.retain(|name, _| offers(&config.client.options, name));
-        let options = fingerprint_options(config, http_addr);
+        let options = fingerprint_options(config, http_addr)?;
         let found = fingerprint::fingerprint(&options, &drivers).await;
-        let info = node_info(config, http_addr, found);
+        let info = node_info(config, &options, found);
         let (node, node_seen) = watch::channel(Arc::new(info.clone()));
         let workload = Arc::new(RealWorkload::new(MachineConfig {
             alloc_root: alloc_root.clone(),
@@ -89,6 +92,7 @@ impl Client {
             node: node_seen,
             host_env: env::host_env(config.client.options.get("env.denylist").map(String::as_str)),
             artifacts: ArtifactOptions::default(),
+            elsewhere: Arc::new(OverHttp::new(Arc::clone(&store), keys.clone())),
             users: UserRules::from_options(&config.client.options),
             max_kill_timeout: config.client.max_kill_timeout,
             collection: collection_limits(config),
@@ -98,7 +102,7 @@ impl Client {
         let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), http_addr.to_owned(), drivers, Arc::clone(&handle), node);
+        let looking = look_again(config.clone(), options, drivers, Arc::clone(&handle), node);
         let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
         Ok(Self { handle, local, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
@@ -146,17 +150,16 @@ impl Client {
 /// Looks at the machine now and then, and reports what changed: a docker daemon that came back, a new address.
 async fn look_again(
     config: AgentConfig,
-    http_addr: String,
+    options: FingerprintOptions,
     drivers: Drivers,
     handle: Arc<AgentHandle>,
     node: watch::Sender<Arc<NodeInfo>>,
 ) {
-    let options = fingerprint_options(&config, &http_addr);
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let old = handle.info();
-        let mut info = node_info(&config, &http_addr, found);
+        let mut info = node_info(&config, &options, found);
         // Free space moves all the time: what was found at the start stays, else every look would be a write.
         info.resources.disk = old.resources.disk.clone();
         for (name, value) in &old.attributes {
@@ -194,23 +197,33 @@ fn collection_limits(config: &AgentConfig) -> CollectionLimits {
     }
 }
 
-fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> FingerprintOptions {
+fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<FingerprintOptions, RunError> {
     let client = &config.client;
     let given = |value: u64| i64::try_from(value).ok().filter(|value| *value > 0);
     let interface = match client.network_interface.as_str() {
         "" if config.dev => "lo".to_owned(),
         other => other.to_owned(),
     };
-    FingerprintOptions {
+    let cores = |list: &str| {
+        let bad = |why| RunError::Setup(format!("cannot read the list of cores {list:?}: {why}"));
+        let list = parse_port_ranges(list).map_err(bad)?;
+        Ok::<_, RunError>((!list.is_empty()).then_some(list))
+    };
+    Ok(FingerprintOptions {
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
         cpu_total_compute: given(client.cpu_total_compute),
         memory_total_mb: given(client.memory_total_mb),
         disk_total_mb: given(client.disk_total_mb),
+        disk_free_mb: given(client.disk_free_mb),
+        reserved_mhz: given(client.reserved.cpu).unwrap_or(0),
+        reserved_cores: cores(&client.reserved.cores)?.unwrap_or_default(),
+        reservable_cores: cores(&client.reservable_cores)?,
+        parts: PartFilter::from_options(&client.options),
         dynamic_ports: (client.min_dynamic_port, client.max_dynamic_port),
         cni_path: PathBuf::from(&client.cni_path),
         advertise: http_addr.to_owned(),
-    }
+    })
 }
 
 fn driver_options(config: &AgentConfig) -> DriverOptions {
@@ -239,8 +252,10 @@ fn driver_options(config: &AgentConfig) -> DriverOptions {
     options
 }
 
-fn node_info(config: &AgentConfig, http_addr: &str, found: Fingerprint) -> NodeInfo {
+fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerprint) -> NodeInfo {
     let client = &config.client;
+    let cpu = &found.resources.cpu;
+    let reserved = options.reserved_compute(cpu.cpu_shares, usize::from(cpu.total_cpu_cores));
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let volumes = client.host_volume.iter().map(|(name, volume)| {
         let path = volume.path.display().to_string();
@@ -260,12 +275,12 @@ fn node_info(config: &AgentConfig, http_addr: &str, found: Fingerprint) -> NodeI
         datacenter: config.datacenter.clone(),
         node_class: client.node_class.clone(),
         node_pool: client.node_pool.clone(),
-        http_addr: http_addr.to_owned(),
+        http_addr: options.advertise.clone(),
         attributes: found.attributes,
         meta: client.meta.clone(),
         resources: found.resources,
         reserved: NodeReserved {
-            cpu: ReservedCpu { cpu_shares: signed(client.reserved.cpu), ..ReservedCpu::default() },
+            cpu: ReservedCpu { cpu_shares: reserved, reserved_cpu_cores: options.reserved_cores.clone() },
             memory: NodeMemory { memory_mb: signed(client.reserved.memory) },
             disk: NodeDisk { disk_mb: signed(client.reserved.disk) },
             networks: ReservedNetworks { reserved_host_ports: client.reserved.reserved_ports.clone() },

@@ -15,6 +15,8 @@ use crate::agent::files;
 use crate::agent::files::AllocFiles;
 use crate::agent::files::FileError;
 use crate::agent::files::Origin as FileOrigin;
+use crate::agent::migration;
+use crate::agent::migration::pack;
 use crate::agent::real::RealWorkload;
 use crate::agent::real::RequestError;
 use crate::api::local::Bytestream;
@@ -124,6 +126,14 @@ impl LocalAgent for Local {
         limit: Option<u64>,
     ) -> Result<Bytestream, LocalError> {
         let (_, pieces) = self.files(alloc)?.read(path, offset, limit).await.map_err(of_file)?;
+        Ok(pieces.map_err(|error| LocalError::Failed(error.to_string())).boxed())
+    }
+
+    async fn snapshot(&self, alloc: AllocId) -> Result<Bytestream, LocalError> {
+        let unknown = || LocalError::Failed(RequestError::UnknownAllocation.to_string());
+        let dir = self.workload.alloc_dir(alloc).ok_or_else(unknown)?;
+        let record = self.workload.record(alloc).ok_or_else(unknown)?;
+        let pieces = pack::pack(dir, migration::parts(record.tasks.keys().map(String::as_str)));
         Ok(pieces.map_err(|error| LocalError::Failed(error.to_string())).boxed())
     }
 

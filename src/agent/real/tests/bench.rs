@@ -28,6 +28,7 @@ use crate::agent::hooks::TemplateChange;
 use crate::agent::hooks::TemplateContext;
 use crate::agent::ledger::Ledger;
 use crate::agent::machine::MachineConfig;
+use crate::agent::migration::OverHttp;
 use crate::agent::real::RealWorkload;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
@@ -402,6 +403,7 @@ impl Bench {
             node: self.info.subscribe(),
             host_env: BTreeMap::new(),
             artifacts: ArtifactOptions::default(),
+            elsewhere: Arc::new(OverHttp::new(store.clone(), self.keys.clone())),
             users: UserRules::default(),
             max_kill_timeout: Span::from_secs(30),
             collection: CollectionLimits::default(),
