@@ -1,5 +1,7 @@
 //! Finds out what this machine is and has: node attributes, resources and drivers.
 
+mod cloud;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -51,6 +53,8 @@ pub struct FingerprintOptions {
     pub reservable_cores: Option<Vec<u16>>,
     /// Names of parts that are looked at, as in the client options `fingerprint.allowlist` and `.denylist`.
     pub parts: PartFilter,
+    /// The cloud around a machine says the same all the time: it is asked once.
+    pub ask_cloud: bool,
     /// Inclusive range of ports that the scheduler may choose.
     pub dynamic_ports: (u16, u16),
     pub cni_path: PathBuf,
@@ -71,6 +75,7 @@ impl Default for FingerprintOptions {
             reserved_cores: Vec::new(),
             reservable_cores: None,
             parts: PartFilter::default(),
+            ask_cloud: true,
             dynamic_ports: (20_000, 32_000),
             cni_path: PathBuf::from("/opt/cni/bin"),
             advertise: String::new(),
@@ -154,6 +159,10 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
             look(options, &mut found);
         }
     }
+    let firmware = ["sys_vendor", "product_name", "board_vendor", "bios_vendor"];
+    let firmware = firmware.map(|name| trimmed(format!("/sys/class/dmi/id/{name}")));
+    let wanted = |part: &str| options.ask_cloud && options.parts.has(part);
+    found.attributes.extend(cloud::attributes(&firmware, cloud::METADATA, wanted).await);
     for (name, driver) in drivers {
         let info = driver.fingerprint().await;
         if info.detected && info.healthy {

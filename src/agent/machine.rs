@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +73,8 @@ pub struct Machine {
     pub dice: Mutex<Dice>,
     /// Held (for reading) between the start of a task and the moment its handle is safe.
     pub starting: tokio::sync::RwLock<()>,
+    /// So many directories may be removed at the same time.
+    pub removals: tokio::sync::Semaphore,
 }
 
 impl Machine {
@@ -147,6 +152,42 @@ pub struct AllocShared {
     pub services: Mutex<BTreeMap<String, Box<dyn Services>>>,
     /// The allocation has ended.
     pub ended: watch::Sender<bool>,
+    pub handover: Arc<Handover>,
+}
+
+/// Whether the data of an ended allocation is being, or has been, fetched by its replacement.
+#[derive(Debug, Default)]
+pub struct Handover {
+    sending: AtomicUsize,
+    sent: AtomicBool,
+}
+
+/// Data is on its way as long as this lives.
+pub struct Sending(Arc<Handover>);
+
+impl Handover {
+    /// From now on data is on its way.
+    pub fn begin(self: &Arc<Self>) -> Sending {
+        self.sending.fetch_add(1, Ordering::SeqCst);
+        Sending(Arc::clone(self))
+    }
+
+    /// True while data is on its way.
+    pub fn is_under_way(&self) -> bool {
+        self.sending.load(Ordering::SeqCst) > 0
+    }
+
+    /// True once somebody has fetched the data, or given up on it.
+    pub fn is_over(&self) -> bool {
+        self.sent.load(Ordering::SeqCst) && !self.is_under_way()
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.sent.store(true, Ordering::SeqCst);
+        self.0.sending.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl AllocShared {

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -27,6 +32,7 @@ use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
 use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
+use crate::agent::migration;
 use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
@@ -37,12 +43,16 @@ use crate::model::allocation::TaskRunState;
 use crate::model::id::AllocId;
 use crate::model::job::Job;
 use crate::model::service::CheckResult;
+use crate::model::time::Span;
 use crate::model::time::Time;
 
 /// Requests of people that may wait per allocation.
 const QUEUE: usize = 16;
 /// A graceful end waits this long for tasks that are just being started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A replacement on another node comes for the data of an ended allocation within this time, or not at all.
+const HANDOVER_PATIENCE: Span = Span::from_secs(20);
 
 /// Why a request of a person cannot be carried out. Texts are Nomad's.
 #[derive(Debug, thiserror::Error)]
@@ -184,19 +194,14 @@ impl Slots {
             let used = tokio::task::spawn_blocking(move || measure(&root)).await;
             let Some(why) = used.ok().flatten().and_then(|used| limits.pressure(used)) else { return };
             let (ended, _) = self.ended();
-            let oldest: Vec<AllocId> =
-                ended.into_iter().map(|(_, alloc)| alloc).take(limits.parallel.max(1)).collect();
-            if oldest.is_empty() {
+            // One by one: each may be enough.
+            let Some((_, oldest)) = ended.first().copied() else {
                 tracing::warn!(why, "garbage collection: no ended allocation is left to remove");
                 return;
-            }
-            tracing::info!(why, count = oldest.len(), "garbage collection: removing ended allocations");
-            let removals = oldest.iter().filter_map(|alloc| self.reap(*alloc));
-            let mut removed = 0;
-            for removal in futures::future::join_all(removals).await {
-                removed += usize::from(matches!(removal, Ok(true)));
-            }
-            if removed == 0 {
+            };
+            tracing::info!(why, alloc = %oldest, "garbage collection: removing an ended allocation");
+            let Some(removal) = self.reap(oldest) else { continue };
+            if !matches!(removal.await, Ok(true)) {
                 return;
             }
         }
@@ -206,9 +211,13 @@ impl Slots {
     fn reap(&self, alloc: AllocId) -> Option<JoinHandle<bool>> {
         let shared = self.table.lock().get(&alloc).map(|slot| Arc::clone(&slot.shared))?;
         let machine = Arc::clone(&shared.machine);
-        let removal = remove_directory(machine.config.alloc_root.clone(), alloc);
         Some(tokio::spawn(async move {
-            if !matches!(removal.await, Ok(true)) {
+            // Closed never: an error cannot happen, and would only mean more at once.
+            let turn = machine.removals.acquire().await;
+            let removal = remove_directory(machine.config.alloc_root.clone(), alloc);
+            let removed = removal.await;
+            drop(turn);
+            if !matches!(removed, Ok(true)) {
                 return false;
             }
             let record = {
@@ -261,6 +270,7 @@ impl RealWorkload {
             record: Mutex::new(record),
             services: Mutex::default(),
             ended: watch::Sender::new(ended),
+            handover: Arc::default(),
         });
         let (orders, orders_seen) = watch::channel(AllocOrders { setup, stop, forget: false });
         let (requests, requests_seen) = mpsc::channel(QUEUE);
@@ -311,6 +321,40 @@ impl RealWorkload {
         let left = table.iter().filter(|(_, slot)| !*slot.shared.ended.borrow());
         let system = |slot: &Slot| slot.orders.borrow().setup.job.job_type().is_on_every_node();
         left.filter(|(_, slot)| !(ignore_system && system(slot))).map(|(id, _)| *id).collect()
+    }
+
+    /// True while the replacement of a stopped allocation may still come for its data.
+    pub fn is_handing_over(&self) -> bool {
+        let Some(machine) = self.machine() else { return false };
+        let now = machine.now();
+        let table = self.slots.table.lock();
+        table.values().any(|slot| {
+            let orders = slot.orders.borrow();
+            let disk = orders.setup.group().and_then(|group| group.ephemeral_disk.as_ref());
+            let ended_at = slot.shared.record.lock().ended_at;
+            let fresh = !ended_at.is_never() && now.since(ended_at) < HANDOVER_PATIENCE;
+            let handover = &slot.shared.handover;
+            orders.stop
+                && disk.is_some_and(|disk| disk.sticky && disk.migrate)
+                && (handover.is_under_way() || (fresh && !handover.is_over()))
+        })
+    }
+
+    /// The data of an allocation that moves to its replacement, as a tar.
+    ///
+    /// # Errors
+    /// When the allocation, or its directory, is not here any more.
+    pub fn snapshot(&self, alloc: AllocId) -> Result<BoxStream<'static, io::Result<Bytes>>, RequestError> {
+        let shared = self.shared(alloc)?;
+        let dir = self.alloc_dir(alloc).ok_or(RequestError::UnknownAllocation)?;
+        let parts = migration::parts(shared.record.lock().tasks.keys().map(String::as_str));
+        let sending = shared.handover.begin();
+        let pieces = migration::pack::pack(dir, parts);
+        let held = move |piece| {
+            let _ = &sending;
+            piece
+        };
+        Ok(pieces.map(held).boxed())
     }
 
     /// The job version that an allocation runs.
@@ -477,6 +521,7 @@ impl Workload for RealWorkload {
             dice: Mutex::new(context.dice.clone()),
             context,
             starting: tokio::sync::RwLock::new(()),
+            removals: Semaphore::new(self.config.collection.parallel.max(1)),
         });
         *self.machine.lock() = Some(Arc::clone(&machine));
         for (key, job) in &contents.jobs {

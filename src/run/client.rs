@@ -30,6 +30,7 @@ use crate::agent::users::UserRules;
 use crate::api::local::LocalAgent;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
+use crate::config::ClientConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -54,6 +55,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// A refused registration is final after this time: more than twice the lease of an agent.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(25);
+
+/// Percent of the disk in use from which a dev agent removes ended allocations.
+const DEV_FULL: f64 = 99.0;
+
+/// Attributes that stay as they were found at the start.
+const KEPT: &[&str] = &["unique.storage.", "platform.", "unique.platform."];
 
 /// A running node agent.
 pub(super) struct Client {
@@ -115,9 +122,10 @@ impl Client {
         self.local.clone()
     }
 
-    /// True when nothing is left to run here; jobs that run on every node may be left out.
+    /// True when nothing is left to run here and no data to hand over; jobs that run on every node may be left out.
     pub(super) fn is_idle(&self, ignore_system: bool) -> bool {
-        self.local.workload().working(ignore_system).is_empty()
+        let workload = self.local.workload();
+        workload.working(ignore_system).is_empty() && !workload.is_handing_over()
     }
 
     /// Waits until it is certain that another agent holds the node's id, and tells which. After a crash the claim
@@ -150,11 +158,12 @@ impl Client {
 /// Looks at the machine now and then, and reports what changed: a docker daemon that came back, a new address.
 async fn look_again(
     config: AgentConfig,
-    options: FingerprintOptions,
+    mut options: FingerprintOptions,
     drivers: Drivers,
     handle: Arc<AgentHandle>,
     node: watch::Sender<Arc<NodeInfo>>,
 ) {
+    options.ask_cloud = false;
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         let found = fingerprint::fingerprint(&options, &drivers).await;
@@ -163,7 +172,7 @@ async fn look_again(
         // Free space moves all the time: what was found at the start stays, else every look would be a write.
         info.resources.disk = old.resources.disk.clone();
         for (name, value) in &old.attributes {
-            if name.starts_with("unique.storage.") {
+            if KEPT.iter().any(|prefix| name.starts_with(prefix)) {
                 info.attributes.insert(name.clone(), value.clone());
             }
         }
@@ -186,12 +195,15 @@ fn offers(options: &std::collections::BTreeMap<String, String>, driver: &str) ->
 fn collection_limits(config: &AgentConfig) -> CollectionLimits {
     let client = &config.client;
     let count = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let usual = ClientConfig::default();
+    // The disk of whoever tries things out is often rather full.
+    let percent = |value: f64, usual: f64| if config.dev && value == usual { DEV_FULL } else { value };
     CollectionLimits {
         max_allocs: count(client.gc_max_allocs),
         // A pause of nothing would be a busy loop.
         interval: client.gc_interval.to_std().max(Duration::from_secs(1)),
-        disk_threshold: client.gc_disk_usage_threshold,
-        inode_threshold: client.gc_inode_usage_threshold,
+        disk_threshold: percent(client.gc_disk_usage_threshold, usual.gc_disk_usage_threshold),
+        inode_threshold: percent(client.gc_inode_usage_threshold, usual.gc_inode_usage_threshold),
         parallel: count(client.gc_parallel_destroys),
         ..CollectionLimits::default()
     }
@@ -220,6 +232,7 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         reserved_cores: cores(&client.reserved.cores)?.unwrap_or_default(),
         reservable_cores: cores(&client.reservable_cores)?,
         parts: PartFilter::from_options(&client.options),
+        ask_cloud: true,
         dynamic_ports: (client.min_dynamic_port, client.max_dynamic_port),
         cni_path: PathBuf::from(&client.cni_path),
         advertise: http_addr.to_owned(),

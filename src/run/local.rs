@@ -15,8 +15,6 @@ use crate::agent::files;
 use crate::agent::files::AllocFiles;
 use crate::agent::files::FileError;
 use crate::agent::files::Origin as FileOrigin;
-use crate::agent::migration;
-use crate::agent::migration::pack;
 use crate::agent::real::RealWorkload;
 use crate::agent::real::RequestError;
 use crate::api::local::Bytestream;
@@ -130,10 +128,7 @@ impl LocalAgent for Local {
     }
 
     async fn snapshot(&self, alloc: AllocId) -> Result<Bytestream, LocalError> {
-        let unknown = || LocalError::Failed(RequestError::UnknownAllocation.to_string());
-        let dir = self.workload.alloc_dir(alloc).ok_or_else(unknown)?;
-        let record = self.workload.record(alloc).ok_or_else(unknown)?;
-        let pieces = pack::pack(dir, migration::parts(record.tasks.keys().map(String::as_str)));
+        let pieces = self.workload.snapshot(alloc).map_err(|error| LocalError::Failed(error.to_string()))?;
         Ok(pieces.map_err(|error| LocalError::Failed(error.to_string())).boxed())
     }
 

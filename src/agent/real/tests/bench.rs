@@ -17,6 +17,7 @@ use crate::agent::AgentHandle;
 use crate::agent::Memory;
 use crate::agent::catalog::StoreCatalog;
 use crate::agent::gc::CollectionLimits;
+use crate::agent::gc::DiskUse;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::hooks::CheckHealth;
 use crate::agent::hooks::CheckRestartRequest;
@@ -211,6 +212,8 @@ pub(super) struct Quiet {
     pub(super) changes: Mutex<Option<mpsc::Sender<TemplateChange>>>,
     pub(super) checks_pass: Arc<Mutex<bool>>,
     pub(super) restarts: Mutex<Option<mpsc::Sender<CheckRestartRequest>>>,
+    /// What the newest templates were told of the environment.
+    pub(super) template_env: Mutex<BTreeMap<String, String>>,
 }
 
 pub(super) struct QuietTemplates;
@@ -279,12 +282,13 @@ impl Surroundings for Arc<Quiet> {
     async fn start_templates(
         &self,
         _: Vec<Template>,
-        _: TemplateContext,
+        context: TemplateContext,
         _: HookProgress,
         _: TemplateTask,
     ) -> Result<(Box<dyn Templates>, mpsc::Receiver<TemplateChange>), HookError> {
         let (sender, receiver) = mpsc::channel(4);
         *self.changes.lock() = Some(sender);
+        *self.template_env.lock() = context.env;
         Ok((Box::new(QuietTemplates), receiver))
     }
 
@@ -314,6 +318,17 @@ pub(super) struct Bench {
     pub(super) hooks: Arc<Quiet>,
     pub(super) dir: tempfile::TempDir,
     pub(super) info: watch::Sender<Arc<NodeInfo>>,
+    /// Percent of the disk in use; nothing while unset.
+    pub(super) disk: Arc<Mutex<Option<Box<dyn Fn() -> f64 + Send>>>>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // What still runs when a test ends keeps its secrets mounted, and they would outlive the directory.
+        if let Err(error) = crate::drivers::unmount_all_below(self.dir.path()) {
+            assert!(std::thread::panicking(), "{error}");
+        }
+    }
 }
 
 pub(super) struct Running {
@@ -344,6 +359,7 @@ impl Bench {
                 name: "n1".into(),
                 ..NodeInfo::default()
             })),
+            disk: Arc::default(),
         };
         bench.put(&Key::Control(node), &NodeControl { cluster_id: "c".into(), epoch: 1 }).await;
         bench.job("service", 0, group).await;
@@ -394,6 +410,7 @@ impl Bench {
         let drivers: BTreeMap<&'static str, Arc<dyn Driver>> =
             BTreeMap::from([("scripted", Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
         let store = Arc::new(self.store.clone());
+        let disk = Arc::clone(&self.disk);
         let tasks = Arc::new(RealWorkload::new(MachineConfig {
             alloc_root: self.dir.path().join("alloc"),
             region: "global".into(),
@@ -404,9 +421,15 @@ impl Bench {
             host_env: BTreeMap::new(),
             artifacts: ArtifactOptions::default(),
             elsewhere: Arc::new(OverHttp::new(store.clone(), self.keys.clone())),
-            users: UserRules::default(),
+            users: UserRules { drivers: ["scripted".to_owned()].into(), ..UserRules::default() },
             max_kill_timeout: Span::from_secs(30),
-            collection: CollectionLimits::default(),
+            collection: CollectionLimits {
+                measure: Arc::new(move |_| {
+                    let blocks = disk.lock().as_ref().map_or(0.0, |used| used());
+                    Some(DiskUse { blocks, inodes: 0.0 })
+                }),
+                ..CollectionLimits::default()
+            },
         }));
         let memory = Memory::Given { node: self.node, boot_id: "b".into(), ledger: self.ledger.clone() };
         let config = AgentConfig::new(memory, (**self.info.borrow()).clone());
@@ -427,6 +450,15 @@ impl Bench {
         let report = self.report(WEB).await;
         let events = &report.task_states[task].events;
         events.iter().map(|event| format!("{}: {}", event.kind, event.display_message)).collect()
+    }
+
+    pub(super) async fn service_names(&self) -> Vec<String> {
+        let range = crate::store::Range::Prefix(format!("{}services/", self.keys.reported(self.node)));
+        let listing = self.store.list(range, crate::store::ListOptions::default()).await.unwrap();
+        let read = |item: &crate::store::KeyValue| {
+            serde_json::from_slice::<ServiceRegistration>(&item.value).unwrap()
+        };
+        listing.items.iter().map(|item| read(item).service_name).collect()
     }
 
     pub(super) async fn services(&self) -> i64 {
