@@ -21,8 +21,10 @@ pub mod hooks;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+mod leftovers;
 pub mod lifecycle;
 pub mod machine;
+pub mod migration;
 pub mod real;
 pub mod register;
 pub mod report;
@@ -31,6 +33,8 @@ pub mod surroundings;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod users;
+pub mod volumes;
 pub mod workload;
 
 use std::path::PathBuf;

@@ -71,6 +71,30 @@ pub struct TaskConfig {
     pub network_namespace: Option<PathBuf>,
     /// The signal that asks the task to end; the driver's default when empty.
     pub kill_signal: String,
+    /// Volumes of the host, for drivers that can mount them (see [`Driver::mounts_volumes`]).
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+}
+
+/// A directory or file of the host that the task sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub from: PathBuf,
+    /// Absolute, as the task sees it.
+    pub to: PathBuf,
+    pub read_only: bool,
+    pub propagation: Propagation,
+    /// `z`, `Z`, or empty.
+    pub selinux_label: String,
+}
+
+/// Which mounts made below a volume later are seen on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToTask,
+    Bidirectional,
 }
 
 /// Directories of a task on the host. See docs on the allocation directory.
@@ -174,6 +198,11 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
+
+    /// Can its tasks have volumes mounted?
+    fn mounts_volumes(&self) -> bool {
+        false
+    }
 
     /// Checks options without running anything; every problem, in the job file's words.
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;

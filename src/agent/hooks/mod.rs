@@ -10,6 +10,8 @@ mod http;
 pub mod services;
 pub mod templates;
 
+pub(in crate::agent) use self::http::install_tls;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
