@@ -170,7 +170,7 @@ pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// The name used in job files.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
@@ -216,7 +216,7 @@ pub trait Driver: Send + Sync + 'static {
 }
 
 /// Drivers by name.
-pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;
+pub type Drivers = BTreeMap<String, Arc<dyn Driver>>;
 
 /// What the agent's configuration says about drivers.
 #[derive(Clone, Debug)]
@@ -272,7 +272,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
     if options.mock {
         table.push(Arc::new(mock::Mock::default()));
     }
-    table.into_iter().map(|driver| (driver.name(), driver)).collect()
+    table.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect()
 }
 
 /// Detaches everything mounted at or below `path`, deepest first. Call it before a directory is removed: removing

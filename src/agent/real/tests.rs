@@ -392,8 +392,8 @@ impl Bench {
     }
 
     async fn agent(&self) -> Running {
-        let drivers: BTreeMap<&'static str, Arc<dyn Driver>> =
-            BTreeMap::from([("scripted", Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
+        let drivers: BTreeMap<String, Arc<dyn Driver>> =
+            BTreeMap::from([("scripted".to_owned(), Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
         let store = Arc::new(self.store.clone());
         let tasks = Arc::new(RealWorkload::new(MachineConfig {
             alloc_root: self.dir.path().join("alloc"),
