@@ -9,6 +9,7 @@ pub mod java;
 pub mod logs;
 pub mod mock;
 pub mod options;
+pub mod plugin;
 pub mod process;
 pub mod raw_exec;
 pub mod supervisor;
@@ -172,8 +173,23 @@ pub trait Driver: Send + Sync + 'static {
     /// The name used in job files.
     fn name(&self) -> &str;
 
+    /// True if its tasks have a root directory of their own, with `/alloc`, `/local` and `/secrets` in it.
+    fn own_root(&self) -> bool {
+        false
+    }
+
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
+
+    /// Returns when the fingerprint is no longer `known`, for drivers that notice by themselves. The others are
+    /// asked from time to time.
+    async fn health_changed(&self, known: &DriverInfo) {
+        let _ = known;
+        std::future::pending().await
+    }
+
+    /// The agent goes: ends whatever serves the driver, but no task.
+    async fn close(&self) {}
 
     /// Checks options without running anything; every problem, in the job file's words.
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,8 +28,8 @@ use super::launch::Launch;
 use super::launch::Started;
 use super::launch::log_line;
 use super::proto::grpc::health::v1::HealthCheckRequest;
-use super::proto::grpc::health::v1::health_client::HealthClient;
 use super::proto::grpc::health::v1::health_check_response::ServingStatus;
+use super::proto::grpc::health::v1::health_client::HealthClient;
 use super::proto::hashicorp::nomad::plugins::base::proto::ConfigSchemaRequest;
 use super::proto::hashicorp::nomad::plugins::base::proto::NomadConfig;
 use super::proto::hashicorp::nomad::plugins::base::proto::NomadDriverConfig;
@@ -76,7 +78,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct About {
     pub name: String,
     pub version: String,
-    pub task_schema: Spec,
+    /// `None` if it takes anything, or has not been asked yet.
+    pub task_schema: Option<Spec>,
     pub capabilities: DriverCapabilities,
 }
 
@@ -99,28 +102,38 @@ pub struct Keeper {
     info: watch::Sender<Option<DriverInfo>>,
     about: Mutex<Arc<About>>,
     listeners: Mutex<BTreeMap<String, Progress>>,
+    /// It was asked to end: it is not started again.
+    closed: AtomicBool,
 }
 
 impl Keeper {
-    /// Starts the plugin, and keeps it running as long as the handle lives.
-    ///
-    /// # Errors
-    /// It does not start, is no driver, or refuses its configuration.
+    /// Starts the plugin, and keeps it running as long as the handle lives. If it does not start now it is tried
+    /// again; until then it goes by the `remembered` name.
     pub async fn start(
         launch: Launch,
         config: Map<String, Value>,
-    ) -> Result<(Arc<Self>, AbortOnDropHandle<()>), PluginError> {
-        let (live, about) = introduce(&launch, &config).await?;
+        remembered: String,
+    ) -> (Arc<Self>, AbortOnDropHandle<()>) {
+        let begun = introduce(&launch, &config).await;
+        let (live, about, problem) = match begun {
+            Ok((live, about)) => (Some(live), about, None),
+            Err(error) => (None, About { name: remembered, ..About::default() }, Some(error)),
+        };
         let keeper = Arc::new(Self {
             launch,
             config,
-            live: watch::Sender::new(Some(Arc::clone(&live))),
+            live: watch::Sender::new(live.clone()),
             info: watch::Sender::new(None),
             about: Mutex::new(Arc::new(about)),
             listeners: Mutex::default(),
+            closed: AtomicBool::new(false),
         });
+        if let Some(error) = problem {
+            tracing::error!(%error, "cannot start a plugin");
+            keeper.info.send_replace(Some(keeper.undetected(&error.why)));
+        }
         let keeping = tokio::spawn(Arc::clone(&keeper).keep(live));
-        Ok((keeper, AbortOnDropHandle::new(keeping)))
+        (keeper, AbortOnDropHandle::new(keeping))
     }
 
     pub fn about(&self) -> Arc<About> {
@@ -151,7 +164,10 @@ impl Keeper {
 
     /// Waits until the plugin says something else about its usability than `known`.
     pub async fn health_changed(&self, known: &DriverInfo) {
-        let differs = |info: &Option<DriverInfo>| info.as_ref().is_some_and(|info| info != known);
+        let at = known.update_time;
+        let differs = |info: &Option<DriverInfo>| {
+            info.as_ref().is_some_and(|info| DriverInfo { update_time: at, ..info.clone() } != *known)
+        };
         let _ = self.info.subscribe().wait_for(differs).await;
     }
 
@@ -166,6 +182,7 @@ impl Keeper {
 
     /// Asks the plugin to end, and sees to it.
     pub async fn shut_down(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         let Some(live) = self.live.send_replace(None) else { return };
         let mut controller = GrpcControllerClient::new(live.channel.clone());
         let _ = tokio::time::timeout(FAREWELL, controller.shutdown(Nothing {})).await;
@@ -179,41 +196,58 @@ impl Keeper {
         DriverInfo { healthy: false, health_description: why.to_owned(), ..healthy }
     }
 
-    async fn keep(self: Arc<Self>, mut live: Arc<Live>) {
+    fn undetected(&self, why: &str) -> DriverInfo {
+        DriverInfo { detected: false, ..self.unhealthy(why) }
+    }
+
+    async fn keep(self: Arc<Self>, first: Option<Arc<Live>>) {
         let mut pause = FIRST_PAUSE;
+        let mut present = first;
         loop {
-            let since = Instant::now();
-            let why = self.follow(&live).await;
-            if self.live.send_replace(None).is_none() {
-                // It was asked to end.
-                return;
-            }
-            live.guard.lock().take();
-            if since.elapsed() > RECOVERED {
-                pause = FIRST_PAUSE;
-            }
-            let name = self.launch.name();
-            tracing::error!(plugin = %name, "{why}; it is started anew");
-            self.info.send_replace(Some(self.unhealthy(&why)));
-            live = loop {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                match introduce(&self.launch, &self.config).await {
-                    Ok((fresh, about)) if about.name == self.about().name => {
-                        *self.about.lock() = Arc::new(about);
-                        break fresh;
-                    }
-                    Ok((_, about)) => {
-                        tracing::error!(plugin = %name, "it now says that it is {:?}", about.name);
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "cannot start a plugin anew");
-                        self.info.send_replace(Some(self.unhealthy(&error.to_string())));
-                    }
+            if let Some(live) = present {
+                let since = Instant::now();
+                let why = self.follow(&live).await;
+                self.live.send_replace(None);
+                live.guard.lock().take();
+                if self.closed.load(Ordering::SeqCst) {
+                    return;
                 }
-            };
-            self.live.send_replace(Some(Arc::clone(&live)));
+                if since.elapsed() > RECOVERED {
+                    pause = FIRST_PAUSE;
+                }
+                tracing::error!(plugin = %self.launch.name(), "{why}; it is started anew");
+                self.info.send_replace(Some(self.unhealthy(&why)));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            present = self.try_again().await;
         }
+    }
+
+    /// One more attempt to start the plugin.
+    async fn try_again(&self) -> Option<Arc<Live>> {
+        let (live, about) = match introduce(&self.launch, &self.config).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::error!(%error, "cannot start a plugin anew");
+                self.info.send_replace(Some(self.unhealthy(&error.why)));
+                return None;
+            }
+        };
+        let known = self.about();
+        if about.name != known.name {
+            // Tasks are found by the name of their driver, which cannot change while the agent runs.
+            let why = format!(
+                "the plugin is driver {:?}, which is offered after a restart of the agent",
+                about.name
+            );
+            tracing::error!(plugin = %self.launch.name(), "{why}");
+            self.info.send_replace(Some(self.undetected(&why)));
+            return None;
+        }
+        *self.about.lock() = Arc::new(about);
+        self.live.send_replace(Some(Arc::clone(&live)));
+        Some(live)
     }
 
     /// Stays with a run until it has ended; why it has.
@@ -347,11 +381,12 @@ async fn introduce(launch: &Launch, config: &Map<String, Value>) -> Result<(Arc<
         .max_encoding_message_size(MAX_MESSAGE);
     let schema = driver.task_config_schema(TaskConfigSchemaRequest {});
     let schema = called("TaskConfigSchema", schema).await.map_err(&failed)?;
-    let offers = called("Capabilities", driver.capabilities(CapabilitiesRequest {})).await.map_err(&failed)?;
+    let offers =
+        called("Capabilities", driver.capabilities(CapabilitiesRequest {})).await.map_err(&failed)?;
     let about = About {
         name: info.name,
         version: info.plugin_version,
-        task_schema: schema.spec.unwrap_or_default(),
+        task_schema: schema.spec,
         capabilities: offers.capabilities.unwrap_or_default(),
     };
     let live = Live {

@@ -35,6 +35,8 @@ const APP_PROTOCOL: &str = "2";
 /// A plugin that has not said where it listens by then is ended.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// For reading why a plugin has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Addresses of sockets cannot be longer than about 107 bytes, and plugins append a name.
 const LONGEST_SOCKET_DIR: usize = 80;
 
@@ -79,7 +81,8 @@ impl Launch {
     /// # Errors
     /// It cannot be executed, does not speak the protocol, or does not answer.
     pub async fn start(&self) -> Result<Started, PluginError> {
-        let mut child = spawn(self.command()).map_err(|source| self.failed(&format!("cannot run it: {source}")))?;
+        let mut child =
+            spawn(self.command()).map_err(|source| self.failed(&format!("cannot run it: {source}")))?;
         let broken = |error: io::Error| self.failed(&error.to_string());
         let process = Process::of_pid(i32::try_from(child.id()).unwrap_or_default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -95,10 +98,14 @@ impl Launch {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None) | Err(_)) => {
                 drop(guard);
-                let said = said.await.unwrap_or_default();
+                // A child of the plugin may hold its standard error open.
+                let said = tokio::time::timeout(LAST_WORDS, said).await;
+                let said = said.ok().and_then(Result::ok).unwrap_or_default();
                 return Err(self.failed(&format!("it ended before it said where it listens{said}")));
             }
-            Err(_) => return Err(self.failed(&format!("it did not say where it listens within {START_LIMIT:?}"))),
+            Err(_) => {
+                return Err(self.failed(&format!("it did not say where it listens within {START_LIMIT:?}")));
+            }
         };
         let address = address_of(&line).map_err(|why| self.failed(&why))?;
         tokio::spawn(keep_output(name, lines));

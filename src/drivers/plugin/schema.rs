@@ -58,7 +58,9 @@ impl Reader {
             Kind::Array(array) => {
                 Value::Array(array.values.iter().map(|spec| self.read(spec, "", body, path)).collect())
             }
-            Kind::Attr(attr) => self.attribute(named(&attr.name, label), &attr.r#type, attr.required, body, path),
+            Kind::Attr(attr) => {
+                self.attribute(named(&attr.name, label), &attr.r#type, attr.required, body, path)
+            }
             Kind::Block(block) => {
                 let name = named(&block.name, label);
                 match self.single(name, block.required, body, path) {
@@ -178,9 +180,8 @@ impl Reader {
         if most > 0 && count > most {
             self.problem(path, format!("No more than {most} {name:?} blocks are allowed."));
         }
-        let one = |(index, block): (usize, &&Body)| {
-            self.nested(nested, block, &format!("{path}{name}[{index}]."))
-        };
+        let one =
+            |(index, block): (usize, &&Body)| self.nested(nested, block, &format!("{path}{name}[{index}]."));
         blocks.iter().enumerate().map(one).collect()
     }
 
@@ -210,11 +211,15 @@ impl Reader {
     }
 
     fn literal(&mut self, text: &str, path: &str) -> Value {
-        let value = text.parse::<Expression>().and_then(|parsed| parsed.evaluate(&Context::new()));
-        match value.map(serde_json::to_value) {
-            Ok(Ok(value)) => value,
-            _ => {
-                self.problem(path, format!("the plugin's schema has the value {text:?}, which cannot be read"));
+        let parsed = text.parse::<Expression>().ok();
+        let value = parsed.and_then(|parsed| parsed.evaluate(&Context::new()).ok());
+        match value.and_then(|value| serde_json::to_value(value).ok()) {
+            Some(value) => value,
+            None => {
+                self.problem(
+                    path,
+                    format!("the plugin's schema has the value {text:?}, which cannot be read"),
+                );
                 Value::Null
             }
         }
@@ -295,7 +300,9 @@ mod tests {
     }
 
     fn everything() -> Spec {
-        let mount = || boxed(object(vec![("target", attr("target", "string", true)), ("ro", attr("ro", "bool", false))]));
+        let mount = || {
+            boxed(object(vec![("target", attr("target", "string", true)), ("ro", attr("ro", "bool", false))]))
+        };
         spec(object(vec![
             ("image", attr("image", "string", true)),
             ("ports", attr("", "list(string)", false)),
@@ -303,11 +310,42 @@ mod tests {
             ("period", or(attr("period", "string", false), "\"5m\"")),
             ("flags", or(attr("flags", "list(string)", false), "[\"a\", \"b\"]")),
             ("gc", Kind::Block(Box::new(Block { name: "gc".into(), required: false, nested: mount() }))),
-            ("env", Kind::BlockAttrs(BlockAttrs { name: "env".into(), r#type: "string".into(), required: false })),
-            ("mount", Kind::BlockList(Box::new(BlockList { name: "mount".into(), min_items: 0, max_items: 2, nested: mount() }))),
-            ("dev", Kind::BlockSet(Box::new(BlockSet { name: "dev".into(), min_items: 0, max_items: 0, nested: mount() }))),
-            ("vol", Kind::BlockMap(Box::new(BlockMap { name: "vol".into(), labels: vec!["name".into()], nested: mount() }))),
-            ("pair", Kind::Array(Array { values: vec![spec(attr("first", "string", false)), spec(attr("second", "number", false))] })),
+            (
+                "env",
+                Kind::BlockAttrs(BlockAttrs { name: "env".into(), r#type: "string".into(), required: false }),
+            ),
+            (
+                "mount",
+                Kind::BlockList(Box::new(BlockList {
+                    name: "mount".into(),
+                    min_items: 0,
+                    max_items: 2,
+                    nested: mount(),
+                })),
+            ),
+            (
+                "dev",
+                Kind::BlockSet(Box::new(BlockSet {
+                    name: "dev".into(),
+                    min_items: 0,
+                    max_items: 0,
+                    nested: mount(),
+                })),
+            ),
+            (
+                "vol",
+                Kind::BlockMap(Box::new(BlockMap {
+                    name: "vol".into(),
+                    labels: vec!["name".into()],
+                    nested: mount(),
+                })),
+            ),
+            (
+                "pair",
+                Kind::Array(Array {
+                    values: vec![spec(attr("first", "string", false)), spec(attr("second", "number", false))],
+                }),
+            ),
         ]))
     }
 

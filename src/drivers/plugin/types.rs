@@ -242,7 +242,11 @@ mod tests {
             ("list(map(string))", json!([{"http": 80}]), json!([{"http": "80"}])),
             ("list(map(string))", json!({"http": 80}), json!([{"http": "80"}])),
             ("map(number)", json!([{"http": "80"}]), json!({"http": 80})),
-            ("object({name = string, size = number})", json!([{"name": 1, "size": 2}]), json!({"name": "1", "size": 2})),
+            (
+                "object({name = string, size = number})",
+                json!([{"name": 1, "size": 2}]),
+                json!({"name": "1", "size": 2}),
+            ),
             ("tuple([string, bool])", json!(["a", "0"]), json!(["a", false])),
             ("any", json!({"a": [1]}), json!({"a": [1]})),
             ("number", Value::Null, Value::Null),
