@@ -111,6 +111,24 @@ fn plugin(dir: &Path) -> Vec<i32> {
     processes(text(&file))
 }
 
+/// What a test that failed leaves behind: processes with an open file below a directory, or named after it.
+struct Leftovers(PathBuf);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        let holds = |pid: &i32| {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            files
+                .filter_map(|file| std::fs::read_link(file.path()).ok())
+                .any(|file| file.starts_with(&self.0))
+        };
+        let found = processes("supervise").into_iter().filter(holds).chain(processes(text(&self.0)));
+        for pid in found.collect::<Vec<_>>() {
+            let _ = Command::new("kill").arg("-9").arg(pid.to_string()).status();
+        }
+    }
+}
+
 fn kill(pid: i32) {
     assert!(Command::new("kill").arg("-9").arg(pid.to_string()).status().expect("kill runs").success());
 }
@@ -119,6 +137,7 @@ fn kill(pid: i32) {
 fn tasks_of_a_plugin_run_and_survive_the_plugin_and_the_agent() {
     let etcd = Etcd::start();
     let agent = start(tempfile::tempdir().expect("a directory"), &etcd);
+    let _leftovers = Leftovers(agent.dir.path().join("data/alloc"));
     healthy(&agent);
     let node = agent.get("/v1/nodes")[0]["ID"]
         .as_str()
