@@ -168,7 +168,7 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
         if info.detected && info.healthy {
             found.attributes.extend(info.attributes.clone());
         }
-        found.drivers.insert((*name).to_owned(), info);
+        found.drivers.insert(name.clone(), info);
     }
     found
 }

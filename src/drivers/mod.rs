@@ -9,6 +9,7 @@ pub mod java;
 pub mod logs;
 pub mod mock;
 pub mod options;
+pub mod plugin;
 pub mod process;
 pub mod raw_exec;
 pub mod supervisor;
@@ -194,7 +195,12 @@ pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// The name used in job files.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+
+    /// True if its tasks have a root directory of their own, with `/alloc`, `/local` and `/secrets` in it.
+    fn own_root(&self) -> bool {
+        false
+    }
 
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
@@ -203,6 +209,16 @@ pub trait Driver: Send + Sync + 'static {
     fn mounts_volumes(&self) -> bool {
         false
     }
+
+    /// Returns when the fingerprint is no longer `known`, for drivers that notice by themselves. The others are
+    /// asked from time to time.
+    async fn health_changed(&self, known: &DriverInfo) {
+        let _ = known;
+        std::future::pending().await
+    }
+
+    /// The agent goes: ends whatever serves the driver, but no task.
+    async fn close(&self) {}
 
     /// Checks options without running anything; every problem, in the job file's words.
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
@@ -245,7 +261,7 @@ pub trait Driver: Send + Sync + 'static {
 }
 
 /// Drivers by name.
-pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;
+pub type Drivers = BTreeMap<String, Arc<dyn Driver>>;
 
 /// What the agent's configuration says about drivers.
 #[derive(Clone, Debug)]
@@ -301,7 +317,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
     if options.mock {
         table.push(Arc::new(mock::Mock::default()));
     }
-    table.into_iter().map(|driver| (driver.name(), driver)).collect()
+    table.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect()
 }
 
 /// Detaches everything mounted at or below `path`, deepest first. Call it before a directory is removed: removing

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use futures::future::select_all;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,7 +35,11 @@ use crate::config::ClientConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
+use crate::drivers::plugin;
+use crate::drivers::plugin::PluginOptions;
+use crate::drivers::supervisor::Supervisor;
 use crate::model::id::NodeId;
+use crate::model::node::DriverInfo;
 use crate::model::node::HostNetwork;
 use crate::model::node::HostVolume;
 use crate::model::node::NodeDisk;
@@ -52,6 +58,11 @@ use super::local::Local;
 
 /// How often the machine is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The shortest pause between two looks, however often something changes.
+const SHORTEST_LOOK: Duration = Duration::from_millis(500);
+
+/// For plugins that listen on a port of this machine.
+const PLUGIN_PORTS: (u16, u16) = (14_000, 14_512);
 
 /// A refused registration is final after this time: more than twice the lease of an agent.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(25);
@@ -66,6 +77,7 @@ const KEPT: &[&str] = &["unique.storage.", "platform.", "unique.platform."];
 pub(super) struct Client {
     handle: Arc<AgentHandle>,
     local: Arc<Local>,
+    drivers: Drivers,
     _looking: AbortOnDropHandle<()>,
 }
 
@@ -84,7 +96,7 @@ impl Client {
         for path in [&alloc_root, &config.client.state_dir] {
             std::fs::create_dir_all(path).map_err(|cause| made(path, cause))?;
         }
-        let mut drivers = drivers::all(&driver_options(config));
+        let mut drivers = all_drivers(config).await;
         drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr)?;
         let found = fingerprint::fingerprint(&options, &drivers).await;
@@ -110,9 +122,10 @@ impl Client {
         let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), options, drivers, Arc::clone(&handle), node);
+        let looking =
+            look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
         let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
-        Ok(Self { handle, local, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
+        Ok(Self { handle, local, drivers, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -153,6 +166,7 @@ impl Client {
     /// Ends the agent; its tasks go on.
     pub(super) async fn shut_down(self) {
         self.handle.shutdown().await;
+        join_all(self.drivers.values().map(|driver| driver.close())).await;
     }
 }
 
@@ -166,7 +180,16 @@ async fn look_again(
 ) {
     options.ask_cloud = false;
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let before = handle.info();
+        let none = DriverInfo::default();
+        let changes = drivers.iter().map(|(name, driver)| {
+            let known = before.drivers.get(name).unwrap_or(&none);
+            driver.health_changed(known)
+        });
+        tokio::time::sleep(SHORTEST_LOOK).await;
+        // Some drivers notice by themselves that they cannot work any more, or can again.
+        let noticed = select_all(changes.chain([Box::pin(std::future::pending()) as _]));
+        let _ = tokio::time::timeout(LOOK_AGAIN, noticed).await;
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let old = handle.info();
         let mut info = node_info(&config, &options, found);
@@ -238,6 +261,37 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         cni_path: PathBuf::from(&client.cni_path),
         advertise: http_addr.to_owned(),
     })
+}
+
+/// The built-in drivers, and those that are programs of their own.
+async fn all_drivers(config: &AgentConfig) -> Drivers {
+    let options = driver_options(config);
+    let supervisor = options.supervisor.clone();
+    let mut drivers = drivers::all(&options);
+    let options = plugin_options(config, supervisor);
+    for (name, driver) in plugin::discover(&options).await {
+        if drivers.insert(name.clone(), driver).is_some() {
+            tracing::warn!(driver = %name, "a plugin takes the place of the built-in driver");
+        }
+    }
+    drivers
+}
+
+fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions {
+    let configured = config.plugin.iter().map(|(name, plugin)| {
+        let options = match &plugin.config {
+            Value::Array(blocks) => blocks.first().and_then(Value::as_object),
+            options => options.as_object(),
+        };
+        (name.clone(), (plugin.args.clone(), options.cloned().unwrap_or_default()))
+    });
+    PluginOptions {
+        dir: config.plugin_dir.clone(),
+        state: config.client.state_dir.join("plugins"),
+        ports: PLUGIN_PORTS,
+        configured: configured.collect(),
+        supervisor,
+    }
 }
 
 fn driver_options(config: &AgentConfig) -> DriverOptions {

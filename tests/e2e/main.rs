@@ -6,6 +6,7 @@ mod docker;
 #[expect(dead_code, reason = "shared with the store's tests, which use all of it")]
 mod etcd;
 mod isolated;
+mod plugin;
 mod runtime;
 mod service;
 mod support;

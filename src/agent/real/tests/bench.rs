@@ -407,8 +407,8 @@ impl Bench {
     }
 
     pub(super) async fn agent(&self) -> Running {
-        let drivers: BTreeMap<&'static str, Arc<dyn Driver>> =
-            BTreeMap::from([("scripted", Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
+        let drivers: BTreeMap<String, Arc<dyn Driver>> =
+            BTreeMap::from([("scripted".to_owned(), Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
         let store = Arc::new(self.store.clone());
         let disk = Arc::clone(&self.disk);
         let tasks = Arc::new(RealWorkload::new(MachineConfig {
