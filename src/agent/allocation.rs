@@ -31,6 +31,8 @@ use crate::agent::machine::OutboxSink;
 use crate::agent::machine::Setup;
 use crate::agent::machine::WeakExec;
 use crate::agent::machine::kill_timeout;
+use crate::agent::network;
+use crate::agent::network::hook::NetworkError;
 use crate::agent::real::Slots;
 use crate::agent::register::Contact;
 use crate::agent::task::Note;
@@ -117,6 +119,10 @@ impl AllocRunner {
             return self.finish().await;
         }
         let setup = self.orders.borrow().setup.clone();
+        if !fresh && let Err(error) = network::hook::restore(&self.shared, &setup).await {
+            self.fail_network(&error);
+            return self.finish().await;
+        }
         let mut group = Group::new(&self.shared, &self.machine, setup);
         group.stop = self.orders.borrow().stop;
         group.run(&mut self.orders, &mut self.requests).await;
@@ -154,6 +160,10 @@ impl AllocRunner {
         };
         if let Err(reason) = self.make_directories(&setup).await {
             self.fail_all(&reason);
+            return false;
+        }
+        if let Err(error) = network::hook::set_up(&self.shared, &setup).await {
+            self.fail_network(&error);
             return false;
         }
         self.shared.record.lock().started_at = self.machine.now();
@@ -225,12 +235,24 @@ impl AllocRunner {
         }
     }
 
+    fn fail_network(&self, error: &NetworkError) {
+        match error {
+            NetworkError::Refused(_) => {
+                self.bury("");
+                self.shared.record.lock().setup_error = error.to_string();
+            }
+            NetworkError::Failed(_) => self.fail_all(&error.to_string()),
+        }
+    }
+
     async fn save_and_report(&self) {
         let setup = self.orders.borrow().setup.clone();
         save_and_report(&self.shared, &self.machine, &setup).await;
     }
 
     async fn finish(&mut self) {
+        let setup = self.orders.borrow().setup.clone();
+        network::hook::tear_down(&self.shared, &setup).await;
         self.shared.record.lock().ended_at = self.machine.now();
         self.save_and_report().await;
         let id = self.shared.record.lock().allocation.id;
@@ -264,6 +286,8 @@ pub fn report_of(record: &AllocRecord, group: Option<&TaskGroup>) -> AllocationR
     let (mut status, mut text) = lifecycle::client_status(group.unwrap_or(&nothing), &states);
     if !record.rejected.is_empty() {
         (status, text) = (ClientStatus::Failed, record.rejected.as_str());
+    } else if !record.setup_error.is_empty() {
+        (status, text) = (ClientStatus::Failed, record.setup_error.as_str());
     } else if record.started_at.is_never() && status == ClientStatus::Pending {
         text = "";
     }

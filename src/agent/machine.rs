@@ -18,6 +18,7 @@ use crate::agent::hooks::ServiceSink;
 use crate::agent::hooks::TaskExec;
 use crate::agent::ledger::AllocRecord;
 use crate::agent::lifecycle::Role;
+use crate::agent::network::Networks;
 use crate::agent::report::Outbox;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
@@ -53,6 +54,7 @@ pub struct MachineConfig {
     /// Inherited by tasks of some drivers; see `env::host_env`.
     pub host_env: BTreeMap<String, String>,
     pub artifacts: ArtifactOptions,
+    pub networks: Arc<Networks>,
     /// Directories of ended allocations kept beyond this number are removed, oldest first.
     pub keep_allocs: usize,
     /// Directories of allocations that ended longer ago are removed, too.

@@ -23,6 +23,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod lifecycle;
 pub mod machine;
+pub mod network;
 pub mod real;
 pub mod register;
 pub mod report;

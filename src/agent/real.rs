@@ -385,6 +385,7 @@ fn new_record(setup: &Setup) -> AllocRecord {
         health: None,
         network: None,
         rejected: String::new(),
+        setup_error: String::new(),
         started_at: Time::NEVER,
         ended_at: Time::NEVER,
         checks: BTreeMap::new(),
@@ -407,6 +408,9 @@ impl Workload for RealWorkload {
             machine.context.jobs.adopt(key.clone(), Arc::clone(job));
         }
         let missing = Arc::new(Job::default());
+        let unended = contents.allocs.iter().filter(|(_, record)| record.ended_at.is_never());
+        let needed = unended.map(|(id, _)| *id).collect();
+        tokio::spawn(crate::agent::network::hook::sweep(Arc::clone(&machine), needed));
         for (id, record) in contents.allocs {
             let job = contents.jobs.get(&record.job).unwrap_or(&missing);
             let setup = Setup { allocation: Arc::new(record.allocation.clone()), job: Arc::clone(job) };

@@ -31,6 +31,7 @@ use crate::agent::machine::OutboxSink;
 use crate::agent::machine::Setup;
 use crate::agent::machine::WeakExec;
 use crate::agent::machine::kill_timeout;
+use crate::agent::network;
 use crate::agent::restart::Cause;
 use crate::agent::restart::Verdict;
 use crate::agent::restart::decide;
@@ -531,6 +532,9 @@ impl TaskRunner {
         let user = crate::model::interpolate::interpolate(&task.user, |name| {
             env::lookup(&env, &self.machine.node_names(), name)
         });
+        let dirs = self.dirs(setup);
+        let (network_namespace, network_files) = network::hook::of_task(&self.shared, setup, &dirs)
+            .map_err(|text| Trouble::hook("network", &HookError::recoverable(text)))?;
         Ok(TaskConfig {
             id: TaskId { alloc: setup.allocation.id, task: self.name.clone(), run: self.record.run },
             namespace: setup.allocation.namespace.clone(),
@@ -541,11 +545,12 @@ impl TaskRunner {
             user,
             config,
             env,
-            dirs: self.dirs(setup),
+            dirs,
             logs: task.log_config.clone().unwrap_or_default(),
             ports,
             network_mode: network_mode.unwrap_or_default(),
-            network_namespace: None,
+            network_namespace,
+            network_files,
             kill_signal: task.kill_signal.clone(),
             grant,
         })

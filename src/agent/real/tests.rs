@@ -404,6 +404,7 @@ impl Bench {
             node: self.info.subscribe(),
             host_env: BTreeMap::new(),
             artifacts: ArtifactOptions::default(),
+            networks: Arc::default(),
             keep_allocs: 50,
             keep_for: None,
         }));
