@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod arrival;
 mod assignments;
 pub mod catalog;
+pub mod consul;
 pub mod dice;
 pub mod dirs;
 pub mod env;

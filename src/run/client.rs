@@ -14,17 +14,24 @@ use crate::agent::AgentConfig as NodeConfig;
 use crate::agent::AgentHandle;
 use crate::agent::Memory;
 use crate::agent::catalog::StoreCatalog;
+use crate::agent::consul::Client as ConsulClient;
+use crate::agent::consul::ConsulOptions;
+use crate::agent::consul::Registry;
 use crate::agent::env;
 use crate::agent::fingerprint;
 use crate::agent::fingerprint::Fingerprint;
 use crate::agent::fingerprint::FingerprintOptions;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::machine::MachineConfig;
+use crate::agent::network::NetworkOptions;
+use crate::agent::network::Networks;
 use crate::agent::real::RealWorkload;
 use crate::agent::surroundings::StandardSurroundings;
 use crate::api::local::LocalAgent;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
+use crate::config::ClientConfig;
+use crate::config::ConsulConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -51,6 +58,7 @@ pub(super) struct Client {
     handle: Arc<AgentHandle>,
     local: Arc<Local>,
     _looking: AbortOnDropHandle<()>,
+    _consul: Option<AbortOnDropHandle<()>>,
 }
 
 impl Client {
@@ -70,7 +78,11 @@ impl Client {
         }
         let mut drivers = drivers::all(&driver_options(config));
         drivers.retain(|name, _| offers(&config.client.options, name));
-        let options = fingerprint_options(config, http_addr);
+        let options = fingerprint_options(config, http_addr)?;
+        let consul = options.consul.clone().map(|client| {
+            // One name per agent that outlives it: what an earlier one registered is this one's to remove.
+            Registry::new(client, config.client.state_dir.display().to_string())
+        });
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let info = node_info(config, http_addr, found);
         let (node, node_seen) = watch::channel(Arc::new(info.clone()));
@@ -78,11 +90,12 @@ impl Client {
             alloc_root: alloc_root.clone(),
             region: config.region.clone(),
             drivers: drivers.clone(),
-            surroundings: Arc::new(StandardSurroundings),
+            surroundings: Arc::new(StandardSurroundings { consul: consul.clone() }),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             host_env: env::host_env(),
             artifacts: ArtifactOptions::default(),
+            networks: Arc::new(Networks::new(network_options(&config.client))),
             keep_allocs: usize::try_from(config.client.gc_max_allocs).unwrap_or(usize::MAX),
             keep_for: None,
         }));
@@ -91,9 +104,10 @@ impl Client {
         let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), http_addr.to_owned(), drivers, Arc::clone(&handle), node);
+        let looking = look_again(config.clone(), options, drivers, Arc::clone(&handle), node);
         let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
-        Ok(Self { handle, local, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
+        let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
+        Ok(Self { handle, local, _consul, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -113,12 +127,12 @@ impl Client {
 /// Looks at the machine now and then, and reports what changed: a docker daemon that came back, a new address.
 async fn look_again(
     config: AgentConfig,
-    http_addr: String,
+    options: FingerprintOptions,
     drivers: Drivers,
     handle: Arc<AgentHandle>,
     node: watch::Sender<Arc<NodeInfo>>,
 ) {
-    let options = fingerprint_options(&config, &http_addr);
+    let http_addr = options.advertise.clone();
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
         let found = fingerprint::fingerprint(&options, &drivers).await;
@@ -147,23 +161,72 @@ fn offers(options: &std::collections::BTreeMap<String, String>, driver: &str) ->
     list("driver.allowlist").unwrap_or(true) && !list("driver.denylist").unwrap_or(false)
 }
 
-fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> FingerprintOptions {
+fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<FingerprintOptions, RunError> {
     let client = &config.client;
     let given = |value: u64| i64::try_from(value).ok().filter(|value| *value > 0);
     let interface = match client.network_interface.as_str() {
         "" if config.dev => "lo".to_owned(),
         other => other.to_owned(),
     };
-    FingerprintOptions {
+    let networks = network_options(client);
+    let consul = config.consul.as_ref().map(|consul| ConsulClient::new(consul_options(consul))).transpose();
+    Ok(FingerprintOptions {
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
         cpu_total_compute: given(client.cpu_total_compute),
         memory_total_mb: given(client.memory_total_mb),
         disk_total_mb: given(client.disk_total_mb),
         dynamic_ports: (client.min_dynamic_port, client.max_dynamic_port),
-        cni_path: PathBuf::from(&client.cni_path),
+        cni_path: networks.cni_path,
+        cni_config_dir: networks.cni_config_dir,
+        bridge_name: networks.bridge,
+        bridge_hairpin: networks.hairpin,
+        host_networks: host_networks(client),
         advertise: http_addr.to_owned(),
+        consul: consul.map_err(|error| RunError::Setup(error.to_string()))?,
+    })
+}
+
+fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+    ConsulOptions {
+        address: config.address.clone(),
+        token: config.token.clone(),
+        auth: config.auth.clone(),
+        ssl: config.ssl,
+        verify_ssl: config.verify_ssl,
+        ca_file: config.ca_file.clone(),
+        cert_file: config.cert_file.clone(),
+        key_file: config.key_file.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout.to_std(),
     }
+}
+
+fn network_options(client: &ClientConfig) -> NetworkOptions {
+    NetworkOptions {
+        cni_path: client.cni_path.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from).collect(),
+        cni_config_dir: client.cni_config_dir.clone(),
+        bridge: client.bridge_network_name.clone(),
+        subnet: client.bridge_network_subnet.clone(),
+        subnet_ipv6: client.bridge_network_subnet_ipv6.clone(),
+        hairpin: client.bridge_network_hairpin_mode,
+        bind_wildcard: client.bind_wildcard_default_host_network,
+        owner: client.state_dir.clone(),
+        ..NetworkOptions::default()
+    }
+}
+
+fn host_networks(client: &ClientConfig) -> BTreeMap<String, HostNetwork> {
+    let networks = client.host_network.iter().map(|(name, network)| {
+        let network = HostNetwork {
+            name: name.clone(),
+            cidr: network.cidr.clone(),
+            interface: network.interface.clone(),
+            reserved_ports: network.reserved_ports.clone(),
+        };
+        (name.clone(), network)
+    });
+    networks.collect()
 }
 
 fn driver_options(config: &AgentConfig) -> DriverOptions {
@@ -199,15 +262,6 @@ fn node_info(config: &AgentConfig, http_addr: &str, found: Fingerprint) -> NodeI
         let path = volume.path.display().to_string();
         (name.clone(), HostVolume { name: name.clone(), path, read_only: volume.read_only })
     });
-    let networks = client.host_network.iter().map(|(name, network)| {
-        let network = HostNetwork {
-            name: name.clone(),
-            cidr: network.cidr.clone(),
-            interface: network.interface.clone(),
-            reserved_ports: network.reserved_ports.clone(),
-        };
-        (name.clone(), network)
-    });
     NodeInfo {
         name: config.name.clone(),
         datacenter: config.datacenter.clone(),
@@ -225,7 +279,7 @@ fn node_info(config: &AgentConfig, http_addr: &str, found: Fingerprint) -> NodeI
         },
         drivers: found.drivers,
         host_volumes: volumes.collect::<BTreeMap<_, _>>(),
-        host_networks: networks.collect::<BTreeMap<_, _>>(),
+        host_networks: host_networks(client),
         ..NodeInfo::default()
     }
 }

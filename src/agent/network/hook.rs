@@ -142,8 +142,11 @@ fn check(machine: &Machine, group: &TaskGroup, network: &Network) -> Result<(), 
 fn is_hostname(name: &str) -> bool {
     let is_label = |label: &str| {
         let plain = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        plain && !label.is_empty() && label.len() <= LABEL_MAX
-            && !label.starts_with('-') && !label.ends_with('-')
+        plain
+            && !label.is_empty()
+            && label.len() <= LABEL_MAX
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     name.len() <= HOSTNAME_MAX && name.trim_end_matches('.').split('.').all(is_label)
 }
@@ -248,9 +251,8 @@ pub fn of_task(
     let dns = network.dns.or(status.dns).filter(|dns| *dns != DnsConfig::default());
     if dns.is_some() || isolated {
         let machine = files::machine_resolver();
-        let text = dns.map_or_else(|| machine.clone(), |dns| {
-            files::resolver(&files::complete(&dns, &machine))
-        });
+        let text =
+            dns.map_or_else(|| machine.clone(), |dns| files::resolver(&files::complete(&dns, &machine)));
         found.resolv_conf = Some(write("resolv.conf", &text)?);
     }
     let namespace = isolated.then(|| shared.machine.config.networks.namespace(setup.allocation.id));

@@ -46,10 +46,8 @@ fn scripted(dir: &Path, body: &str) {
     fs::create_dir_all(dir.join("bin")).unwrap();
     fs::create_dir_all(dir.join("config")).unwrap();
     let log = dir.join("calls");
-    let script = format!(
-        "#!/bin/sh\ncat >/dev/null\necho \"$CNI_COMMAND $CNI_ARGS\" >>{}\n{body}\n",
-        log.display()
-    );
+    let script =
+        format!("#!/bin/sh\ncat >/dev/null\necho \"$CNI_COMMAND $CNI_ARGS\" >>{}\n{body}\n", log.display());
     let program = dir.join("bin/scripted");
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -112,7 +110,10 @@ async fn a_plugin_that_fails_is_asked_three_times_and_leaves_nothing() {
 async fn what_cannot_be_removed_is_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let _unmount = Unmount(dir.path().join("netns"));
-    scripted(dir.path(), r#"[ "$CNI_COMMAND" = ADD ] || exit 1; echo '{"ips": [{"address": "10.9.0.2/24"}]}'"#);
+    scripted(
+        dir.path(),
+        r#"[ "$CNI_COMMAND" = ADD ] || exit 1; echo '{"ips": [{"address": "10.9.0.2/24"}]}'"#,
+    );
     let networks = networks(dir.path());
     networks.set_up(alloc(3), &plan()).await.unwrap();
     assert!(networks.tear_down(alloc(3)).await.is_err());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::jobspec;
+use crate::jobspec::Defaults;
 use crate::mirror::Dirty;
 use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::derive::REFUSED;
@@ -140,8 +141,13 @@ impl IntakeReconciler {
         Unit { guards: vec![self.unchanged(id, view)], ops }
     }
 
+    fn defaults(&self) -> Defaults {
+        let consul = self.context.mirror.read().has_consul();
+        Defaults { region: self.context.settings.region.clone(), consul, ..Defaults::default() }
+    }
+
     fn decide(&self, id: &JobId, view: &View, now: Time) -> Unit {
-        match accept(id, view, &self.context.settings.region) {
+        match accept(id, view, &self.defaults()) {
             Ok(job) => self.acceptance(id, view, job, now),
             Err(why) => self.refusal(id, view, why),
         }
@@ -149,7 +155,7 @@ impl IntakeReconciler {
 }
 
 /// Reads and checks a raw value. Pure.
-fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
+fn accept(id: &JobId, view: &View, defaults: &Defaults) -> Result<Job, String> {
     let mut job = jobspec::decode_json(&view.raw.value).map_err(|error| format!("not a job: {error}"))?;
     for (field, own, wanted) in
         [("ID", &mut job.id, &id.id), ("Namespace", &mut job.namespace, &id.namespace)]
@@ -165,10 +171,7 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
     job.unknown.remove(REFUSED);
     job.status = String::new();
     job.status_description = String::new();
-    jobspec::canonicalize(
-        &mut job,
-        &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() },
-    );
+    jobspec::canonicalize(&mut job, defaults);
     let validation = jobspec::validate(&job);
     if let Some(text) = validation.error_text() {
         return Err(text);

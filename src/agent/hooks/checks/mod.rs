@@ -44,6 +44,8 @@ pub(super) struct Check {
     successes_wanted: i64,
     failures_wanted: i64,
     restart: Option<Restart>,
+    /// Consul knows it, and asks unless it is a script.
+    in_consul: bool,
 }
 
 /// When failures restart the task.
@@ -102,7 +104,28 @@ impl Check {
             successes_wanted: check.success_before_passing,
             failures_wanted: check.failures_before_critical,
             restart,
+            in_consul: false,
         }
+    }
+
+    /// The same as a check of Consul, which counts answers in a row by itself.
+    pub(super) fn in_consul(mut self) -> Self {
+        self.in_consul = true;
+        self.successes_wanted = 0;
+        self.failures_wanted = 0;
+        self
+    }
+
+    pub(super) fn is_in_consul(&self) -> bool {
+        self.in_consul
+    }
+
+    pub(super) fn is_script(&self) -> bool {
+        matches!(self.probe, Probe::Script { .. })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }
 

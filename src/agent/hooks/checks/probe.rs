@@ -36,7 +36,7 @@ pub(in crate::agent::hooks) struct Target {
 
 impl Target {
     /// `host:port`, with IPv6 addresses in brackets.
-    fn authority(&self) -> String {
+    pub(in crate::agent::hooks) fn authority(&self) -> String {
         if self.address.contains(':') {
             format!("[{}]:{}", self.address, self.port)
         } else {
