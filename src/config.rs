@@ -276,6 +276,10 @@ impl AgentConfig {
                 "Invalid node pool: {pool:?} is not a name of letters, digits, '-' and '_'"
             ));
         }
+        let family = client.preferred_address_family.as_str();
+        if !matches!(family, "" | "ipv4" | "ipv6") {
+            return invalid(format!("Invalid preferred_address_family: {family:?} is neither ipv4 nor ipv6"));
+        }
         if client.min_dynamic_port > client.max_dynamic_port {
             let range = format!("min={} is above max={}", client.min_dynamic_port, client.max_dynamic_port);
             return invalid(format!("Invalid dynamic port range: {range}"));

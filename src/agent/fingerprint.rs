@@ -34,6 +34,10 @@ pub struct FingerprintOptions {
     pub alloc_dir: PathBuf,
     /// The interface to offer; empty chooses the one of the default route.
     pub network_interface: String,
+    /// Of an interface's addresses, one of IPv6 is taken first.
+    pub prefer_ipv6: bool,
+    /// Mbit/s, instead of what the interface tells.
+    pub network_speed: Option<i64>,
     /// MHz of the whole machine, instead of what was found.
     pub cpu_total_compute: Option<i64>,
     /// MiB, instead of what was found.
@@ -61,6 +65,8 @@ impl Default for FingerprintOptions {
         Self {
             alloc_dir: PathBuf::from("/"),
             network_interface: String::new(),
+            prefer_ipv6: false,
+            network_speed: None,
             cpu_total_compute: None,
             memory_total_mb: None,
             disk_total_mb: None,

@@ -150,6 +150,10 @@ pub struct ClientConfig {
     pub options: BTreeMap<String, String>,
     /// The interface whose address tasks get; empty for the one of the default route.
     pub network_interface: String,
+    /// `ipv4` or `ipv6`; empty for IPv4 before IPv6.
+    pub preferred_address_family: String,
+    /// Mbit/s; zero for what the interface tells.
+    pub network_speed: i64,
     /// MHz; zero for what was found.
     pub cpu_total_compute: u64,
     /// MiB; zero for what was found.
@@ -209,6 +213,8 @@ impl Default for ClientConfig {
             meta: BTreeMap::new(),
             options: BTreeMap::new(),
             network_interface: String::new(),
+            preferred_address_family: String::new(),
+            network_speed: 0,
             cpu_total_compute: 0,
             memory_total_mb: 0,
             disk_total_mb: 0,

@@ -173,6 +173,8 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
     Ok(FingerprintOptions {
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
+        prefer_ipv6: client.preferred_address_family == "ipv6",
+        network_speed: Some(client.network_speed).filter(|speed| *speed > 0),
         cpu_total_compute: given(client.cpu_total_compute),
         memory_total_mb: given(client.memory_total_mb),
         disk_total_mb: given(client.disk_total_mb),

@@ -59,7 +59,9 @@ pub(super) fn interfaces(options: &FingerprintOptions, found: &mut Fingerprint) 
     } else {
         options.network_interface.clone()
     };
-    let all = addresses();
+    let mut all = addresses();
+    all.sort_by_key(|here| here.ip.is_ipv6() != options.prefer_ipv6);
+    let speed = |device: &str| options.network_speed.unwrap_or_else(|| speed_of(device));
     let chosen = all.iter().find(|here| here.interface == device);
     if chosen.is_none() {
         tracing::warn!(interface = device, "the network interface has no address; 127.0.0.1 is used");
@@ -73,7 +75,7 @@ pub(super) fn interfaces(options: &FingerprintOptions, found: &mut Fingerprint) 
         device: device.clone(),
         cidr: format!("{ip}/{width}"),
         ip: ip.to_string(),
-        mbits: speed_of(&device),
+        mbits: speed(&device),
         ..Network::default()
     }];
     // One address per name: with two, a static port could be granted twice, once on each, and whatever listens on
@@ -89,6 +91,9 @@ pub(super) fn interfaces(options: &FingerprintOptions, found: &mut Fingerprint) 
         }
     }
     found.resources.node_networks = node_networks(&device, named, &options.host_networks);
+    for network in &mut found.resources.node_networks {
+        network.speed = speed(&network.device);
+    }
     (found.resources.min_dynamic_port, found.resources.max_dynamic_port) = options.dynamic_ports;
 }
 

@@ -410,9 +410,8 @@ impl Bench {
         }));
         let memory = Memory::Given { node: self.node, boot_id: "b".into(), ledger: self.ledger.clone() };
         let config = AgentConfig::new(memory, (**self.info.borrow()).clone());
-        let workload = Arc::clone(&tasks);
         let handle =
-            Agent::start(config, store, self.keys.clone(), self.clock.clone(), workload).await.unwrap();
+            Agent::start(config, store, self.keys.clone(), self.clock.clone(), tasks.clone()).await.unwrap();
         Running { handle, tasks }
     }
 
