@@ -3,9 +3,12 @@
 mod network;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+
+use parking_lot::Mutex;
 
 use crate::agent::consul;
 use crate::agent::consul::Client;
@@ -112,7 +115,10 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
     network::interfaces(options, &mut found);
     network::plugins(options, &mut found).await;
     if let Some(consul) = &options.consul {
-        found.attributes.extend(consul::fingerprint::attributes(consul).await);
+        match consul::fingerprint::attributes(consul).await {
+            Ok(attributes) => found.attributes.extend(attributes),
+            Err(error) => warn_once(format!("no attributes of Consul: {error}")),
+        }
     }
     versions(options, &mut found);
     for (name, driver) in drivers {
@@ -131,6 +137,14 @@ impl Fingerprint {
         if !value.is_empty() {
             self.attributes.insert(name.to_owned(), value);
         }
+    }
+}
+
+/// Warns of something that is found with every look at the machine: once.
+fn warn_once(text: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().insert(text.clone()) {
+        tracing::warn!("{text}");
     }
 }
 

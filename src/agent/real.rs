@@ -25,6 +25,7 @@ use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
 use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
+use crate::agent::network;
 use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
@@ -410,7 +411,9 @@ impl Workload for RealWorkload {
         let missing = Arc::new(Job::default());
         let unended = contents.allocs.iter().filter(|(_, record)| record.ended_at.is_never());
         let needed = unended.map(|(id, _)| *id).collect();
-        tokio::spawn(crate::agent::network::hook::sweep(Arc::clone(&machine), needed));
+        // Found before anything new can begin, removed while it does.
+        let leftovers = machine.config.networks.leftovers(&needed);
+        tokio::spawn(network::hook::sweep(Arc::clone(&machine), leftovers));
         for (id, record) in contents.allocs {
             let job = contents.jobs.get(&record.job).unwrap_or(&missing);
             let setup = Setup { allocation: Arc::new(record.allocation.clone()), job: Arc::clone(job) };

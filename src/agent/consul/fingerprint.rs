@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Client;
+use super::ConsulError;
 
-/// Attributes of the Consul agent; none while it does not answer.
-pub async fn attributes(client: &Client) -> BTreeMap<String, String> {
-    match client.get("/v1/agent/self").await {
-        Ok(own) => read(&own),
-        Err(error) => {
-            tracing::warn!(%error, "no attributes of Consul");
-            BTreeMap::new()
-        }
-    }
+/// Attributes of the Consul agent.
+///
+/// # Errors
+/// It does not answer.
+pub async fn attributes(client: &Client) -> Result<BTreeMap<String, String>, ConsulError> {
+    client.get("/v1/agent/self").await.map(|own| read(&own))
 }
 
 fn read(own: &Value) -> BTreeMap<String, String> {

@@ -23,6 +23,7 @@ use crate::model::node::NodeNetwork;
 use super::Fingerprint;
 use super::FingerprintOptions;
 use super::trimmed;
+use super::warn_once;
 
 /// Mbit/s assumed for an interface that does not tell its speed.
 const UNKNOWN_SPEED: i64 = 1000;
@@ -64,7 +65,7 @@ pub(super) fn interfaces(options: &FingerprintOptions, found: &mut Fingerprint) 
     let speed = |device: &str| options.network_speed.unwrap_or_else(|| speed_of(device));
     let chosen = all.iter().find(|here| here.interface == device);
     if chosen.is_none() {
-        tracing::warn!(interface = device, "the network interface has no address; 127.0.0.1 is used");
+        warn_once(format!("network interface {device:?} has no address; 127.0.0.1 is used"));
     }
     let ip = chosen.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |here| here.ip);
     found.ip = ip.to_string();
@@ -87,7 +88,7 @@ pub(super) fn interfaces(options: &FingerprintOptions, found: &mut Fingerprint) 
     for (name, network) in &options.host_networks {
         match all.iter().find(|here| matches(network, here)) {
             Some(here) => named.push((name.clone(), here.clone())),
-            None => tracing::warn!(host_network = name, "no address of this machine belongs to it"),
+            None => warn_once(format!("no address of this machine belongs to host network {name:?}")),
         }
     }
     found.resources.node_networks = node_networks(&device, named, &options.host_networks);

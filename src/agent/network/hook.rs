@@ -12,6 +12,7 @@ use crate::drivers::TaskDirs;
 use crate::drivers::network::NetworkFiles;
 use crate::model::allocation::NetworkStatus;
 use crate::model::group::TaskGroup;
+use crate::model::id::AllocId;
 use crate::model::network::DnsConfig;
 use crate::model::network::Network;
 use crate::model::network::PortMapping;
@@ -199,7 +200,7 @@ pub async fn tear_down(shared: &AllocShared, setup: &Setup) {
     remove(&shared.machine, setup.allocation.id).await;
 }
 
-async fn remove(machine: &Machine, id: crate::model::id::AllocId) {
+async fn remove(machine: &Machine, id: AllocId) {
     for driver in machine.config.drivers.values() {
         if let Err(error) = driver.leave_network(id).await {
             tracing::warn!(alloc = %id, driver = driver.name(), %error, "cannot leave the network");
@@ -216,9 +217,9 @@ async fn remove(machine: &Machine, id: crate::model::id::AllocId) {
     }
 }
 
-/// Removes the networks of allocations that ended, or were forgotten, while no agent was there.
-pub async fn sweep(machine: Arc<Machine>, needed: std::collections::BTreeSet<crate::model::id::AllocId>) {
-    for id in machine.config.networks.leftovers(&needed) {
+/// Removes networks of allocations that ended, or were forgotten, while no agent was there.
+pub async fn sweep(machine: Arc<Machine>, leftovers: Vec<AllocId>) {
+    for id in leftovers {
         tracing::info!(alloc = %id, "removing the network of an allocation that is gone");
         remove(&machine, id).await;
     }

@@ -43,6 +43,8 @@ pub(super) struct Check {
     initial: CheckStatus,
     successes_wanted: i64,
     failures_wanted: i64,
+    /// Failures in a row after which it is a warning, if it is not worse yet; 0 for never.
+    warnings_wanted: i64,
     restart: Option<Restart>,
     /// Consul knows it, and asks unless it is a script.
     in_consul: bool,
@@ -103,6 +105,7 @@ impl Check {
             },
             successes_wanted: check.success_before_passing,
             failures_wanted: check.failures_before_critical,
+            warnings_wanted: check.failures_before_warning,
             restart,
             in_consul: false,
         }
@@ -113,6 +116,7 @@ impl Check {
         self.in_consul = true;
         self.successes_wanted = 0;
         self.failures_wanted = 0;
+        self.warnings_wanted = 0;
         self
     }
 
@@ -176,17 +180,20 @@ impl Standing {
         if outcome.passed {
             self.successes += 1;
             self.failures = 0;
+            self.warning = false;
             if self.successes >= check.successes_wanted {
                 self.result.status = CheckStatus::Success;
             }
         } else {
             self.failures += 1;
             self.successes = 0;
-            if self.failures >= check.failures_wanted {
+            let critical = self.failures >= check.failures_wanted;
+            let warned = check.warnings_wanted > 0 && self.failures >= check.warnings_wanted;
+            if critical || warned {
                 self.result.status = CheckStatus::Failure;
             }
+            self.warning = outcome.warning || (warned && !critical);
         }
-        self.warning = outcome.warning;
         self.result.status_code = outcome.code;
         self.result.output = outcome.output;
         self.result.timestamp = now.secs();
