@@ -24,6 +24,7 @@ use crate::agent::hooks::TemplateOptions;
 use crate::agent::ledger::AllocRecord;
 use crate::agent::lifecycle::Role;
 use crate::agent::migration::Elsewhere;
+use crate::agent::network::Networks;
 use crate::agent::report::Outbox;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
@@ -66,6 +67,7 @@ pub struct MachineConfig {
     pub max_kill_timeout: Span,
     /// When directories of ended allocations are removed.
     pub collection: CollectionLimits,
+    pub networks: Arc<Networks>,
 }
 
 /// The machine while an agent is at work.

@@ -150,6 +150,10 @@ pub struct ClientConfig {
     pub options: BTreeMap<String, String>,
     /// The interface whose address tasks get; empty for the one of the default route.
     pub network_interface: String,
+    /// `ipv4` or `ipv6`; empty for IPv4 before IPv6.
+    pub preferred_address_family: String,
+    /// Mbit/s; zero for what the interface tells.
+    pub network_speed: i64,
     /// MHz; zero for what was found.
     pub cpu_total_compute: u64,
     /// MiB; zero for what was found.
@@ -174,10 +178,15 @@ pub struct ClientConfig {
     pub gc_inode_usage_threshold: f64,
     pub gc_max_allocs: u64,
     pub gc_parallel_destroys: u64,
+    /// Directories of plugins, separated by colons.
     pub cni_path: String,
     pub cni_config_dir: PathBuf,
     pub bridge_network_name: String,
     pub bridge_network_subnet: String,
+    pub bridge_network_subnet_ipv6: String,
+    pub bridge_network_hairpin_mode: bool,
+    /// Mapped ports of the default host network are reached at all addresses of the machine.
+    pub bind_wildcard_default_host_network: bool,
     pub cgroup_parent: String,
     pub nomad_service_discovery: bool,
     pub host_volume: BTreeMap<String, HostVolumeConfig>,
@@ -205,6 +214,8 @@ impl Default for ClientConfig {
             meta: BTreeMap::new(),
             options: BTreeMap::new(),
             network_interface: String::new(),
+            preferred_address_family: String::new(),
+            network_speed: 0,
             cpu_total_compute: 0,
             memory_total_mb: 0,
             disk_total_mb: 0,
@@ -220,10 +231,14 @@ impl Default for ClientConfig {
             gc_inode_usage_threshold: 70.0,
             gc_max_allocs: 50,
             gc_parallel_destroys: 2,
-            cni_path: "/opt/cni/bin".to_owned(),
+            // The second is where Debian and its relatives install the plugins.
+            cni_path: "/opt/cni/bin:/usr/lib/cni".to_owned(),
             cni_config_dir: PathBuf::from("/opt/cni/config"),
             bridge_network_name: "nomad".to_owned(),
             bridge_network_subnet: "172.26.64.0/20".to_owned(),
+            bridge_network_subnet_ipv6: String::new(),
+            bridge_network_hairpin_mode: false,
+            bind_wildcard_default_host_network: true,
             cgroup_parent: "/nomad".to_owned(),
             nomad_service_discovery: true,
             host_volume: BTreeMap::new(),
@@ -390,6 +405,70 @@ impl Default for TelemetryConfig {
             publish_node_metrics: false,
             prometheus_metrics: false,
         }
+    }
+}
+
+/// `consul { … }`: the machine's Consul agent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ConsulConfig {
+    /// `host:port`, with or without scheme.
+    pub address: String,
+    /// `user:password`.
+    pub auth: String,
+    pub token: String,
+    pub ssl: bool,
+    pub verify_ssl: bool,
+    pub ca_file: PathBuf,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub namespace: String,
+    /// Of one request.
+    #[serde(deserialize_with = "span")]
+    pub timeout: Span,
+}
+
+impl Default for ConsulConfig {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:8500".to_owned(),
+            auth: String::new(),
+            token: String::new(),
+            ssl: false,
+            verify_ssl: true,
+            ca_file: PathBuf::new(),
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
+            namespace: String::new(),
+            timeout: Span::from_secs(5),
+        }
+    }
+}
+
+impl ConsulConfig {
+    /// The keys that `CONSUL_HTTP_ADDR` and its companions give; nothing without an address.
+    pub(super) fn overlay(environment: impl Fn(&str) -> Option<String>) -> Option<Value> {
+        let read = |name: &str| environment(name).filter(|text| !text.is_empty());
+        let mut block = serde_json::Map::new();
+        block.insert("address".to_owned(), read("CONSUL_HTTP_ADDR")?.into());
+        for (name, key) in [
+            ("CONSUL_HTTP_TOKEN", "token"),
+            ("CONSUL_HTTP_AUTH", "auth"),
+            ("CONSUL_CACERT", "ca_file"),
+            ("CONSUL_CLIENT_CERT", "cert_file"),
+            ("CONSUL_CLIENT_KEY", "key_file"),
+            ("CONSUL_NAMESPACE", "namespace"),
+        ] {
+            if let Some(text) = read(name) {
+                block.insert(key.to_owned(), text.into());
+            }
+        }
+        for (name, key) in [("CONSUL_HTTP_SSL", "ssl"), ("CONSUL_HTTP_SSL_VERIFY", "verify_ssl")] {
+            if let Some(text) = read(name) {
+                block.insert(key.to_owned(), matches!(text.as_str(), "1" | "true").into());
+            }
+        }
+        Some(Value::Object(block))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod java;
 pub mod logs;
 pub mod mock;
+pub mod network;
 pub mod options;
 pub mod plugin;
 pub mod process;
@@ -34,6 +35,7 @@ use crate::model::resources::AllocatedTask;
 use crate::model::task::LogConfig;
 
 use self::executor::Executor;
+use self::network::NetworkFiles;
 use self::supervisor::Supervisor;
 
 /// Names one run of one task on this node.
@@ -70,6 +72,8 @@ pub struct TaskConfig {
     pub network_mode: String,
     /// Path of the network namespace that the task must join, if the group has one.
     pub network_namespace: Option<PathBuf>,
+    #[serde(default)]
+    pub network_files: NetworkFiles,
     /// The signal that asks the task to end; the driver's default when empty.
     pub kill_signal: String,
     /// Volumes of the host, for drivers that can mount them (see [`Driver::mounts_volumes`]).
@@ -258,6 +262,23 @@ pub trait Driver: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError>;
+
+    /// Whether tasks can join a network namespace that their group has to itself.
+    fn joins_networks(&self) -> bool {
+        true
+    }
+
+    /// Whether tasks in such a namespace can have a hostname of their own.
+    fn sets_hostname(&self) -> bool {
+        false
+    }
+
+    /// Removes what the driver made for the network namespace of an allocation whose tasks have all ended.
+    /// Idempotent.
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        let _ = alloc;
+        Ok(())
+    }
 }
 
 /// Drivers by name.

@@ -16,6 +16,9 @@ use crate::agent::AgentConfig as NodeConfig;
 use crate::agent::AgentHandle;
 use crate::agent::Memory;
 use crate::agent::catalog::StoreCatalog;
+use crate::agent::consul::Client as ConsulClient;
+use crate::agent::consul::ConsulOptions;
+use crate::agent::consul::Registry;
 use crate::agent::env;
 use crate::agent::fingerprint;
 use crate::agent::fingerprint::Fingerprint;
@@ -24,6 +27,8 @@ use crate::agent::fingerprint::PartFilter;
 use crate::agent::gc::CollectionLimits;
 use crate::agent::machine::MachineConfig;
 use crate::agent::migration::OverHttp;
+use crate::agent::network::NetworkOptions;
+use crate::agent::network::Networks;
 use crate::agent::real::RealWorkload;
 use crate::agent::register::Lease;
 use crate::agent::surroundings::StandardSurroundings;
@@ -32,6 +37,7 @@ use crate::api::local::LocalAgent;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::config::ClientConfig;
+use crate::config::ConsulConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -79,6 +85,7 @@ pub(super) struct Client {
     local: Arc<Local>,
     drivers: Drivers,
     _looking: AbortOnDropHandle<()>,
+    _consul: Option<AbortOnDropHandle<()>>,
 }
 
 impl Client {
@@ -99,6 +106,10 @@ impl Client {
         let mut drivers = all_drivers(config).await;
         drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr)?;
+        let consul = options.consul.clone().map(|client| {
+            // One name per agent that outlives it: what an earlier one registered is this one's to remove.
+            Registry::new(client, config.client.state_dir.display().to_string())
+        });
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let info = node_info(config, &options, found);
         let (node, node_seen) = watch::channel(Arc::new(info.clone()));
@@ -106,7 +117,7 @@ impl Client {
             alloc_root: alloc_root.clone(),
             region: config.region.clone(),
             drivers: drivers.clone(),
-            surroundings: Arc::new(StandardSurroundings),
+            surroundings: Arc::new(StandardSurroundings { consul: consul.clone() }),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             artifacts: hook_options::artifacts(&config.client.artifact)?,
@@ -116,16 +127,17 @@ impl Client {
             users: UserRules::from_options(&config.client.options),
             max_kill_timeout: config.client.max_kill_timeout,
             collection: collection_limits(config),
+            networks: Arc::new(Networks::new(network_options(&config.client))),
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
         let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking =
-            look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
+        let looking = look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
         let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
-        Ok(Self { handle, local, drivers, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
+        let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
+        Ok(Self { handle, local, drivers, _consul, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -245,9 +257,13 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         let list = parse_port_ranges(list).map_err(bad)?;
         Ok::<_, RunError>((!list.is_empty()).then_some(list))
     };
+    let networks = network_options(client);
+    let consul = config.consul.as_ref().map(|consul| ConsulClient::new(consul_options(consul))).transpose();
     Ok(FingerprintOptions {
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
+        prefer_ipv6: client.preferred_address_family == "ipv6",
+        network_speed: Some(client.network_speed).filter(|speed| *speed > 0),
         cpu_total_compute: given(client.cpu_total_compute),
         memory_total_mb: given(client.memory_total_mb),
         disk_total_mb: given(client.disk_total_mb),
@@ -258,7 +274,11 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         parts: PartFilter::from_options(&client.options),
         ask_cloud: true,
         dynamic_ports: (client.min_dynamic_port, client.max_dynamic_port),
-        cni_path: PathBuf::from(&client.cni_path),
+        cni_path: networks.cni_path,
+        cni_config_dir: networks.cni_config_dir,
+        bridge_name: networks.bridge,
+        bridge_hairpin: networks.hairpin,
+        host_networks: host_networks(client),
         advertise: http_addr.to_owned(),
     })
 }
@@ -291,7 +311,50 @@ fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions
         ports: PLUGIN_PORTS,
         configured: configured.collect(),
         supervisor,
+        consul: consul.map_err(|error| RunError::Setup(error.to_string()))?,
+    })
+}
+
+fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+    ConsulOptions {
+        address: config.address.clone(),
+        token: config.token.clone(),
+        auth: config.auth.clone(),
+        ssl: config.ssl,
+        verify_ssl: config.verify_ssl,
+        ca_file: config.ca_file.clone(),
+        cert_file: config.cert_file.clone(),
+        key_file: config.key_file.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout.to_std(),
     }
+}
+
+fn network_options(client: &ClientConfig) -> NetworkOptions {
+    NetworkOptions {
+        cni_path: client.cni_path.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from).collect(),
+        cni_config_dir: client.cni_config_dir.clone(),
+        bridge: client.bridge_network_name.clone(),
+        subnet: client.bridge_network_subnet.clone(),
+        subnet_ipv6: client.bridge_network_subnet_ipv6.clone(),
+        hairpin: client.bridge_network_hairpin_mode,
+        bind_wildcard: client.bind_wildcard_default_host_network,
+        owner: client.state_dir.clone(),
+        ..NetworkOptions::default()
+    }
+}
+
+fn host_networks(client: &ClientConfig) -> BTreeMap<String, HostNetwork> {
+    let networks = client.host_network.iter().map(|(name, network)| {
+        let network = HostNetwork {
+            name: name.clone(),
+            cidr: network.cidr.clone(),
+            interface: network.interface.clone(),
+            reserved_ports: network.reserved_ports.clone(),
+        };
+        (name.clone(), network)
+    });
+    networks.collect()
 }
 
 fn driver_options(config: &AgentConfig) -> DriverOptions {
@@ -329,15 +392,6 @@ fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerpr
         let path = volume.path.display().to_string();
         (name.clone(), HostVolume { name: name.clone(), path, read_only: volume.read_only })
     });
-    let networks = client.host_network.iter().map(|(name, network)| {
-        let network = HostNetwork {
-            name: name.clone(),
-            cidr: network.cidr.clone(),
-            interface: network.interface.clone(),
-            reserved_ports: network.reserved_ports.clone(),
-        };
-        (name.clone(), network)
-    });
     NodeInfo {
         name: config.name.clone(),
         datacenter: config.datacenter.clone(),
@@ -355,7 +409,7 @@ fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerpr
         },
         drivers: found.drivers,
         host_volumes: volumes.collect::<BTreeMap<_, _>>(),
-        host_networks: networks.collect::<BTreeMap<_, _>>(),
+        host_networks: host_networks(client),
         ..NodeInfo::default()
     }
 }

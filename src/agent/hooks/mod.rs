@@ -6,7 +6,7 @@
 pub mod artifacts;
 pub mod checks;
 pub mod destination;
-mod http;
+pub(in crate::agent) mod http;
 pub mod services;
 pub mod templates;
 
@@ -171,7 +171,8 @@ pub enum TemplateChange {
 /// Registered services, as templates see them.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
-    /// All registrations of `name` in `namespace`, ordered by id, and the index of the catalog they were read at.
+    /// The registrations of `name` in `namespace` whose checks pass, ordered by id, and the index of the catalog they
+    /// were read at. For `<name>|any` those with failing or undecided checks, too.
     ///
     /// # Errors
     /// When the catalog cannot be read at all yet; trying again helps.

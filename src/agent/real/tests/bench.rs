@@ -421,6 +421,7 @@ impl Bench {
             host_env: BTreeMap::new(),
             artifacts: ArtifactOptions::default(),
             templates: Arc::default(),
+            networks: Arc::default(),
             elsewhere: Arc::new(OverHttp::new(store.clone(), self.keys.clone())),
             users: UserRules { drivers: ["scripted".to_owned()].into(), ..UserRules::default() },
             max_kill_timeout: Span::from_secs(30),
