@@ -14,7 +14,9 @@ use crate::model::node::DriverInfo;
 use super::Driver;
 use super::DriverError;
 use super::ExitStatus;
+use super::Mount;
 use super::Progress;
+use super::Propagation;
 use super::Started;
 use super::TaskConfig;
 use super::TaskHandle;
@@ -201,7 +203,12 @@ impl Isolated {
         let user = users::resolve(user)?;
         user.as_ref().map_or(Ok(()), |user| self.options.denied.check(user))?;
         let work_dir = options.text("work_dir");
-        let bind = |from: &Path, to: &Path, read_only| Bind { from: from.into(), to: to.into(), read_only };
+        let bind = |from: &Path, to: &Path, read_only| Bind {
+            from: from.into(),
+            to: to.into(),
+            read_only,
+            ..Bind::default()
+        };
         // The task's directories live below the root or must be shown in it; secrets may be mounts of their own
         // and come along with the root.
         let mut binds: Vec<Bind> = self.chroot.iter().map(|(from, to)| bind(from, to, true)).collect();
@@ -212,6 +219,9 @@ impl Isolated {
                 binds.push(bind(dir, Path::new(inside), false));
             }
         }
+        binds.extend(volume_binds(config)?);
+        let files = config.network_files.places();
+        binds.extend(files.map(|(from, to)| bind(from, Path::new(to), true)));
         let hidden = config.dirs.private.strip_prefix(&config.dirs.task);
         let hidden = hidden.map(|inside| vec![Path::new("/").join(inside)]).unwrap_or_default();
         Ok(Launch {
@@ -249,14 +259,32 @@ fn plain_name(capability: caps::Capability) -> String {
 }
 
 /// Where a command may be inside the task's root, in order.
-fn candidates(command: &str) -> Vec<PathBuf> {
+fn candidates(command: &str, mounts: &[Mount]) -> Vec<PathBuf> {
     let root = Path::new("/");
     let relative = command.trim_start_matches('/');
     let mut found = vec![root.join("local").join(relative), root.join(relative)];
+    found.extend(mounts.iter().map(|mount| mount.to.join(relative)));
     if !command.contains('/') {
         found.extend(SEARCH_PATH.iter().map(|dir| Path::new(dir).join(command)));
     }
     found
+}
+
+/// The volumes of a task. Isolated tasks have no way of giving mounts back to the host.
+fn volume_binds(config: &TaskConfig) -> Result<Vec<Bind>, DriverError> {
+    let bind = |mount: &Mount| {
+        if mount.propagation == Propagation::Bidirectional {
+            let text = format!("{}: propagation mode \"bidirectional\" is not supported", mount.to.display());
+            return Err(DriverError::BadConfig(text));
+        }
+        Ok(Bind {
+            from: mount.from.clone(),
+            to: mount.to.clone(),
+            read_only: mount.read_only,
+            follows_host: mount.propagation == Propagation::HostToTask,
+        })
+    };
+    config.mounts.iter().map(bind).collect()
 }
 
 /// See the module.
@@ -278,6 +306,10 @@ impl Driver for Exec {
         }
     }
 
+    fn mounts_volumes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         options::check(OPTIONS, config)
     }
@@ -294,7 +326,7 @@ impl Driver for Exec {
         let place =
             if command.contains('/') { config.dirs.task.display().to_string() } else { String::new() };
         let command = CommandSpec {
-            candidates: candidates(&command),
+            candidates: candidates(&command, &config.mounts),
             not_found: format!("{LAUNCH_FAILED}file {command} not found under path {place}"),
             args: config.config.list("args"),
             name: command,

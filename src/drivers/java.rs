@@ -105,6 +105,10 @@ impl Driver for Java {
         }
     }
 
+    fn mounts_volumes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         options::check(OPTIONS, config)
     }

@@ -223,6 +223,10 @@ fn exit_of(options: &Map<String, Value>) -> ExitStatus {
 
 #[async_trait]
 impl Driver for Mock {
+    fn joins_networks(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "mock_driver"
     }

@@ -7,9 +7,12 @@ mod config;
 mod dangling;
 mod images;
 mod logs;
+mod network;
 mod options;
+mod pause;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
@@ -41,6 +44,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::model::id::AllocId;
 use crate::model::node::DriverInfo;
 
 use self::config::ALLOC_LABEL;
@@ -93,6 +97,8 @@ pub struct Docker {
     /// Docker has answered before: when it does not any more, it is ill and not absent.
     seen: AtomicBool,
     sweeper: OnceLock<AbortOnDropHandle<()>>,
+    /// Held while the container is made that holds a namespace.
+    holding: tokio::sync::Mutex<()>,
 }
 
 /// What the handle of a container remembers.
@@ -156,6 +162,7 @@ impl Docker {
             known: Known::default(),
             seen: AtomicBool::new(false),
             sweeper: OnceLock::new(),
+            holding: tokio::sync::Mutex::default(),
         }
     }
 
@@ -238,11 +245,12 @@ impl Docker {
         let client = self.client()?;
         let name = config::container_name(task);
         let image = config::image_of(&task.config);
-        let body = config::container(&self.options, task).map_err(|why| {
+        let mut body = config::container(&self.options, task).map_err(|why| {
             DriverError::Recoverable(format!(
                 "Failed to create container configuration for image {image:?} ({image_id:?}): {why}"
             ))
         })?;
+        network::adapt(&mut body, task)?;
         let own = task.config.number("container_exists_attempts").and_then(|own| u32::try_from(own).ok());
         let attempts = own.unwrap_or(self.options.container_exists_attempts).max(1);
         let mut pause = FIRST_PAUSE;
@@ -286,6 +294,7 @@ impl Docker {
     }
 
     async fn run(&self, task: &TaskConfig, image: &Held) -> Result<(TaskHandle, Started), DriverError> {
+        self.hold_network(task).await?;
         let container = self.create(task, &image.id).await?;
         self.known.lock().insert(container.clone());
         if let Err(error) = self.client()?.start_container(&container, None::<StartContainerOptions>).await {
@@ -296,6 +305,11 @@ impl Docker {
                 Some(_) => DriverError::Fatal(text),
                 None => DriverError::Recoverable(text),
             });
+        }
+        if let Err(error) = self.check_network(task, &container).await {
+            let _ = self.discard(&container).await;
+            self.known.lock().remove(&container);
+            return Err(error);
         }
         let collected = !self.options.disable_log_collection;
         let state = State {
@@ -452,6 +466,19 @@ impl Driver for Docker {
         "docker"
     }
 
+    fn sets_hostname(&self) -> bool {
+        true
+    }
+
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        let socket = self.options.endpoint.strip_prefix("unix://").map(Path::new);
+        if socket.is_some_and(|socket| !socket.exists()) {
+            // Without Docker nothing of it can be left.
+            return Ok(());
+        }
+        self.discard(&network::holder(alloc)).await
+    }
+
     async fn fingerprint(&self) -> DriverInfo {
         let asked = async { self.client().ok()?.info().await.ok() };
         let Ok(Some(info)) = tokio::time::timeout(ANSWER_LIMIT, asked).await else {
@@ -478,6 +505,10 @@ impl Driver for Docker {
             set("bridge_ip", bridge.ip().to_string());
         }
         super::healthy("docker", attributes)
+    }
+
+    fn mounts_volumes(&self) -> bool {
+        true
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
