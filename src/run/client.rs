@@ -280,6 +280,7 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         bridge_hairpin: networks.hairpin,
         host_networks: host_networks(client),
         advertise: http_addr.to_owned(),
+        consul: consul.map_err(|error| RunError::Setup(error.to_string()))?,
     })
 }
 
@@ -311,8 +312,7 @@ fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions
         ports: PLUGIN_PORTS,
         configured: configured.collect(),
         supervisor,
-        consul: consul.map_err(|error| RunError::Setup(error.to_string()))?,
-    })
+    }
 }
 
 fn consul_options(config: &ConsulConfig) -> ConsulOptions {
