@@ -18,6 +18,7 @@ pub mod fingerprint;
 pub mod gc;
 pub mod health;
 pub mod hooks;
+pub mod host_usage;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
@@ -31,6 +32,7 @@ pub mod surroundings;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 pub mod workload;
 
 use std::path::PathBuf;

@@ -29,7 +29,6 @@ use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
 use crate::drivers::DriverError;
-use crate::drivers::TaskStats;
 use crate::model::allocation::Allocation;
 use crate::model::allocation::TaskRunState;
 use crate::model::id::AllocId;
@@ -51,6 +50,12 @@ pub enum RequestError {
     UnknownTask(String),
     #[error("Task not running")]
     NotRunning,
+    #[error("unknown task name {0:?}")]
+    NoSuchTask(String),
+    #[error("task {0:?} not started yet.")]
+    NotStarted(String),
+    #[error("task {0:?} is not running.")]
+    Ended(String),
     #[error("restart of an alloc that should not run")]
     NotWanted,
     #[error("1 error occurred:\n\t* Failed to signal task: {task}, err: {cause}\n\n")]
@@ -314,24 +319,6 @@ impl RealWorkload {
         Ok(())
     }
 
-    /// Resource use of running tasks, by name.
-    ///
-    /// # Errors
-    /// When the allocation is not known here.
-    pub async fn stats(&self, alloc: AllocId) -> Result<BTreeMap<String, TaskStats>, RequestError> {
-        let shared = self.shared(alloc)?;
-        let names: Vec<String> = shared.record.lock().tasks.keys().cloned().collect();
-        let mut all = BTreeMap::new();
-        for name in names {
-            let Some(handle) = shared.handle(&name) else { continue };
-            let Some(driver) = self.config.drivers.get(handle.driver.as_str()) else { continue };
-            if let Ok(stats) = driver.stats(&handle).await {
-                all.insert(name, stats);
-            }
-        }
-        Ok(all)
-    }
-
     /// Runs a command in a task.
     ///
     /// # Errors
@@ -483,5 +470,7 @@ impl Workload for RealWorkload {
     }
 }
 
+mod exec;
+mod stats;
 #[cfg(test)]
 mod tests;

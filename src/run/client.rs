@@ -25,6 +25,7 @@ use crate::agent::surroundings::StandardSurroundings;
 use crate::api::local::LocalAgent;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
+use crate::config::TelemetryConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -41,6 +42,7 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use super::RunError;
+use super::gauges::Publish;
 use super::local::Local;
 
 /// How often the machine is looked at again.
@@ -88,11 +90,14 @@ impl Client {
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
-        let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
+        let handle =
+            Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
         let looking = look_again(config.clone(), http_addr.to_owned(), drivers, Arc::clone(&handle), node);
-        let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
+        let local =
+            Local::new(Arc::clone(&handle), workload, alloc_root, store, keys, publish(&config.telemetry));
+        let local = Arc::new(local);
         Ok(Self { handle, local, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
 
@@ -107,6 +112,15 @@ impl Client {
     /// Ends the agent; its tasks go on.
     pub(super) async fn shut_down(self) {
         self.handle.shutdown().await;
+    }
+}
+
+fn publish(telemetry: &TelemetryConfig) -> Publish {
+    Publish {
+        allocations: telemetry.publish_allocation_metrics,
+        node: telemetry.publish_node_metrics,
+        metadata: telemetry.include_alloc_metadata_in_metrics,
+        metadata_keys: telemetry.allowed_metadata_keys_in_metrics.clone(),
     }
 }
 

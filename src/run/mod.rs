@@ -2,8 +2,10 @@
 
 mod client;
 mod connect;
+mod gauges;
 mod local;
 mod server;
+mod servers;
 mod store;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use crate::api::Api;
 use crate::api::ApiConfig;
 use crate::api::ApiContext;
 use crate::api::dice::ThreadDice;
+use crate::api::forward::ServerDirectory;
 use crate::cli::AgentConsole;
 use crate::cli::Banner;
 use crate::clock::Clock;
@@ -37,6 +40,7 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use self::client::Client;
+use self::servers::StoredServers;
 
 pub use self::connect::Program;
 
@@ -117,8 +121,8 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), Run
         http_addr,
         config,
     };
-    process.mirror();
     if process.config.server.enabled {
+        process.mirror();
         process.server().await?;
     }
     let client = if process.config.client.enabled { Some(process.client().await?) } else { None };
@@ -212,8 +216,12 @@ impl Process {
                 config: json!({}),
             },
             local: client.map(Client::local),
+            servers: (!config.server.enabled).then(|| {
+                let servers = StoredServers::new(Arc::clone(&self.store), &self.keys);
+                Arc::new(servers) as Arc<dyn ServerDirectory>
+            }),
             planner: Arc::new(JobDryRun),
-            config: ApiConfig::default(),
+            config: ApiConfig { prometheus: config.telemetry.prometheus_metrics, ..ApiConfig::default() },
         })
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Reach;
 use super::find;
 use super::of_job;
 use crate::cli::context::Context;
@@ -12,7 +13,6 @@ use crate::cli::output::Table;
 use crate::cli::registry::Run;
 use crate::cli::view::View;
 use crate::cli::view::rows;
-use crate::client::Client;
 use crate::client::FrameDecoder;
 
 const TAIL_LINES: i64 = 10;
@@ -60,12 +60,12 @@ impl Run for AllocFs {
                 return Err(Failure::usage("This command takes one or two arguments: <allocation> [<path>]"));
             }
         };
-        let (client, alloc) = if self.job {
+        let (client, whole) = if self.job {
             of_job(context, wanted).await?
         } else {
             find(context, wanted, self.verbose).await?
         };
-        let alloc = alloc.text("ID");
+        let alloc = whole.text("ID");
         let stat = client.get(&format!("/v1/client/fs/stat/{alloc}"), &[("path", path)]).await;
         let stat = stat.map_err(|why| why.to_string())?.value;
         if self.stat {
@@ -90,7 +90,8 @@ impl Run for AllocFs {
             context.out.line(table.render());
             return Ok(0);
         }
-        self.contents(context, &client, alloc, path).await
+        let reach = Reach::of(context, &client, &whole).await;
+        self.contents(context, &reach, alloc, path).await
     }
 }
 
@@ -99,11 +100,11 @@ impl AllocFs {
         if self.bytes { file.int("Size").to_string() } else { format::size(file.int("Size")) }
     }
 
-    async fn contents(&self, context: &Context, client: &Client, alloc: &str, path: &str) -> Outcome {
+    async fn contents(&self, context: &Context, reach: &Reach, alloc: &str, path: &str) -> Outcome {
         let failed = |why: &dyn std::fmt::Display| Failure::from(format!("Error reading file: {why}"));
         if !self.f && !self.tail {
             let route = format!("/v1/client/fs/cat/{alloc}");
-            let mut body = client.stream(&route, &[("path", path)]).await.map_err(|why| failed(&why))?;
+            let mut body = reach.stream(&route, &[("path", path)]).await.map_err(|why| failed(&why))?;
             while let Some(piece) = body.next().await {
                 context.out.raw(&piece.map_err(|why| failed(&why))?);
             }
@@ -123,7 +124,7 @@ impl AllocFs {
             ("offset", &offset),
         ];
         let route = format!("/v1/client/fs/stream/{alloc}");
-        let mut body = client.stream(&route, &query).await.map_err(|why| failed(&why))?;
+        let mut body = reach.stream(&route, &query).await.map_err(|why| failed(&why))?;
         let mut decoder = FrameDecoder::default();
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|why| failed(&why))?;

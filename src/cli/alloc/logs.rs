@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Reach;
 use super::choose_task;
 use super::find;
 use super::of_job;
@@ -10,7 +11,6 @@ use crate::cli::context::Failure;
 use crate::cli::context::Outcome;
 use crate::cli::registry::Run;
 use crate::cli::view::View;
-use crate::client::Client;
 use crate::client::ClientError;
 use crate::client::FrameDecoder;
 
@@ -76,7 +76,8 @@ impl Run for AllocLogs {
             (flag, _) => choose_task(&alloc, flag.as_deref(), self.verbose)
                 .map_err(|failure| format!("Failed to validate task: {}", failure.text))?,
         };
-        let stream = Stream { context, client: &client, alloc: &alloc, task: &task, flags: &self };
+        let reach = Reach::of(context, &client, &alloc).await;
+        let stream = Stream { context, reach: &reach, alloc: &alloc, task: &task, flags: &self };
         if self.f && !self.stdout && !self.stderr {
             let (out, err) = futures::join!(stream.show("stdout"), stream.show("stderr"));
             out.and(err)?;
@@ -90,7 +91,7 @@ impl Run for AllocLogs {
 /// One task's output.
 struct Stream<'a> {
     context: &'a Context,
-    client: &'a Client,
+    reach: &'a Reach,
     alloc: &'a Value,
     task: &'a str,
     flags: &'a AllocLogs,
@@ -131,7 +132,7 @@ impl Stream<'_> {
         let follow = if self.flags.f { "true" } else { "false" };
         let query = query(follow);
         let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut body = self.client.stream(&path, &query).await?;
+        let mut body = self.reach.stream(&path, &query).await?;
         let mut decoder = FrameDecoder::default();
         let mut window = keep.map(|lines| (lines, Vec::new()));
         while let Some(piece) = body.next().await {

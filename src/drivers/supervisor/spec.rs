@@ -24,6 +24,8 @@ pub enum Request {
     Run(Box<TaskSpec>),
     /// Run a command inside a running task.
     Exec(Box<ExecSpec>),
+    /// Run one with somebody at the other end of the connection.
+    Session(Box<SessionSpec>),
 }
 
 /// A task to supervise.
@@ -58,6 +60,9 @@ pub struct CommandSpec {
     pub user: Option<UserIds>,
     /// What the task may be allowed to do; `None` changes nothing.
     pub capabilities: Option<Capabilities>,
+    /// Do not make a file executable that is not.
+    #[serde(default)]
+    pub leave_mode: bool,
 }
 
 /// Capability numbers.
@@ -106,6 +111,21 @@ pub struct ExecSpec {
     /// The task has namespaces of its own, which must be entered.
     pub isolated: bool,
     pub timeout_ms: u64,
+}
+
+/// A command to run inside a task, interactively. Its time is not limited: it ends with the connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SessionSpec {
+    pub exec: ExecSpec,
+    pub tty: bool,
+}
+
+/// The answer to [`Request::Session`]. Once started, the connection carries frames (see `frames`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SessionReply {
+    Started,
+    /// It cannot be started; the text is for the user.
+    Failed(String),
 }
 
 /// The answer to [`Request::Run`].
