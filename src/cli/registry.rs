@@ -295,6 +295,7 @@ pub static SPECS: &[Spec] = &[
     ),
     Spec::new::<misc::SystemGc>("system gc", "[options]", "Run the system garbage collection process"),
     Spec::new::<operator::Api>("operator api", "[options] <path>", "Query the HTTP API"),
+    Spec::new::<operator::Metrics>("operator metrics", "[options]", "Retrieve Nomad metrics"),
     Spec::new::<misc::Ui>("ui", "[options] [<identifier>]", "Show the address of the web UI"),
 ];
 

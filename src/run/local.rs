@@ -110,6 +110,9 @@ impl Local {
     }
 
     fn files(&self, alloc: AllocId) -> Result<AllocFiles, LocalError> {
+        if self.workload.alloc_dir(alloc).is_none() {
+            return Err(LocalError::NotFound(format!("state for allocation {alloc} not found on client")));
+        }
         AllocFiles::open(&dirs::alloc_dir(&self.alloc_root, alloc)).map_err(of_file)
     }
 }
@@ -194,6 +197,13 @@ impl LocalAgent for Local {
         at: Position,
     ) -> Result<Frames, LocalError> {
         let files = self.files(alloc)?;
+        match self.workload.started(alloc, task) {
+            Ok(()) => {}
+            Err(error @ RequestError::NotStarted(_)) => {
+                return Err(LocalError::NotFound(format!("{error} No logs available")));
+            }
+            Err(error) => return Err(of_request(error)),
+        }
         let kind = match kind {
             LogKind::Stdout => files::LogKind::Stdout,
             LogKind::Stderr => files::LogKind::Stderr,
@@ -259,11 +269,12 @@ impl LocalAgent for Local {
     }
 
     async fn restart(&self, alloc: AllocId, tasks: RestartTasks) -> Result<(), LocalError> {
-        let task = match &tasks {
-            RestartTasks::Running | RestartTasks::All => None,
-            RestartTasks::One(name) => Some(name.as_str()),
+        let ordered = match &tasks {
+            RestartTasks::Running => self.workload.restart(alloc, None),
+            RestartTasks::All => self.workload.restart_all(alloc),
+            RestartTasks::One(name) => self.workload.restart(alloc, Some(name)),
         };
-        self.workload.restart(alloc, task).map_err(of_request)
+        ordered.map_err(of_request)
     }
 
     async fn signal(&self, alloc: AllocId, task: Option<&str>, signal: &str) -> Result<(), LocalError> {

@@ -6,5 +6,6 @@ mod docker;
 #[expect(dead_code, reason = "shared with the store's tests, which use all of it")]
 mod etcd;
 mod isolated;
+mod people;
 mod service;
 mod support;

@@ -20,15 +20,10 @@ impl RealWorkload {
         request: &ExecRequest,
     ) -> Result<ExecSession, RequestError> {
         let shared = self.shared(alloc)?;
+        self.started(alloc, task)?;
         let state = shared.record.lock().tasks.get(task).map(|task| task.state.state);
-        match state {
-            None if self.job(alloc).is_some_and(|job| has_task(&job, task)) => {
-                return Err(RequestError::NotStarted(task.to_owned()));
-            }
-            None => return Err(RequestError::NoSuchTask(task.to_owned())),
-            Some(TaskRunState::Dead) => return Err(RequestError::Ended(task.to_owned())),
-            Some(TaskRunState::Pending) => return Err(RequestError::NotStarted(task.to_owned())),
-            Some(TaskRunState::Running) => {}
+        if state != Some(TaskRunState::Running) {
+            return Err(RequestError::Ended(task.to_owned()));
         }
         let ended = || RequestError::Ended(task.to_owned());
         let handle = shared.handle(task).ok_or_else(ended)?;
@@ -36,6 +31,22 @@ impl RealWorkload {
         match driver.session(&handle, request).await {
             Err(DriverError::NotFound) => Err(ended()),
             result => Ok(result?),
+        }
+    }
+
+    /// Has the task been started at least once?
+    ///
+    /// # Errors
+    /// It has not, or there is no such task.
+    pub fn started(&self, alloc: AllocId, task: &str) -> Result<(), RequestError> {
+        let shared = self.shared(alloc)?;
+        let started = shared.record.lock().tasks.get(task).map(|task| task.run > 0);
+        match started {
+            Some(true) => Ok(()),
+            None if !self.job(alloc).is_some_and(|job| has_task(&job, task)) => {
+                Err(RequestError::NoSuchTask(task.to_owned()))
+            }
+            Some(false) | None => Err(RequestError::NotStarted(task.to_owned())),
         }
     }
 }

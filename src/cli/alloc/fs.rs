@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Reach;
 use super::find;
 use super::of_job;
+use super::tail::Tail;
 use crate::cli::context::Context;
 use crate::cli::context::Failure;
 use crate::cli::context::Outcome;
@@ -14,9 +15,6 @@ use crate::cli::registry::Run;
 use crate::cli::view::View;
 use crate::cli::view::rows;
 use crate::client::FrameDecoder;
-
-const TAIL_LINES: i64 = 10;
-const BYTES_PER_LINE: i64 = 120;
 
 /// Looks into the directory of an allocation.
 #[derive(clap::Args, Clone, Debug)]
@@ -110,28 +108,25 @@ impl AllocFs {
             }
             return Ok(0);
         }
-        let distance = match (self.tail, self.n, self.c) {
-            (true, Some(_), Some(_)) => return Err("Only one of -n or -c may be set".into()),
-            (true, _, Some(bytes)) => Some(bytes),
-            (true, lines, None) => Some(lines.unwrap_or(TAIL_LINES) * BYTES_PER_LINE),
-            (false, ..) => None,
-        };
-        let offset = distance.unwrap_or(0).to_string();
+        let tail = Tail::of(self.tail, self.n, self.c).map_err(|why| failed(&why.text))?;
+        let offset = tail.offset.unwrap_or(0).to_string();
         let query = [
             ("path", path),
             ("follow", if self.f { "true" } else { "false" }),
-            ("origin", if distance.is_some() { "end" } else { "start" }),
+            ("origin", if tail.offset.is_some() { "end" } else { "start" }),
             ("offset", &offset),
         ];
         let route = format!("/v1/client/fs/stream/{alloc}");
         let mut body = reach.stream(&route, &query).await.map_err(|why| failed(&why))?;
         let mut decoder = FrameDecoder::default();
+        let mut window = tail.window();
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|why| failed(&why))?;
             for frame in decoder.push(&piece).map_err(|why| failed(&why))? {
-                context.out.raw(&frame.data);
+                context.out.raw(&window.take(frame.data, self.f));
             }
         }
+        context.out.raw(&window.rest());
         Ok(0)
     }
 }

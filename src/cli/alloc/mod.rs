@@ -7,6 +7,7 @@ pub mod fs;
 pub mod logs;
 mod resources;
 pub mod status;
+mod tail;
 
 use std::time::Duration;
 
