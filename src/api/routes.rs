@@ -146,7 +146,7 @@ static ROUTES: &[Route] = &[
     act!(Write "client/allocation/:id/signal" client::signal),
     act!(Any "client/allocation/:id/gc" client::collect_alloc),
     act!(Any "client/allocation/:id/exec" client::needs_websocket),
-    missing("client/allocation/:id/pause"),
+    act!(Any "client/allocation/:id/pause" client::pause),
     missing("client/allocation/:id/snapshot"),
     act!(Any "client/fs/ls/:id" client::list_files),
     act!(Any "client/fs/stat/:id" client::stat_file),

@@ -216,6 +216,11 @@ pub static SPECS: &[Spec] = &[
     JOB_ACTION.alias("action"),
     ALLOC_EXEC,
     ALLOC_EXEC.alias("exec"),
+    Spec::new::<alloc::pause::PauseAlloc>(
+        "alloc pause",
+        "[options] <allocation> <task>",
+        "Pause or resume a task (Nomad Enterprise)",
+    ),
     Spec::new::<alloc::checks::AllocChecks>(
         "alloc checks",
         ALLOC,

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use http::Method;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::Map;
@@ -228,6 +229,17 @@ fn encode(frame: &LogFrame) -> Bytes {
         fields.insert("FileEvent".into(), frame.event.as_str().into());
     }
     Value::Object(fields).to_string().into()
+}
+
+/// Schedules of tasks are a part of Nomad Enterprise.
+pub(in crate::api) async fn pause(_: &Api, call: &Call) -> Result<Reply, ApiError> {
+    if call.method != Method::GET {
+        let fields = call.fields()?;
+        if !matches!(fields.text("ScheduleState")?, "pause" | "run" | "scheduled") {
+            return Err(ApiError::bad_request("Not a valid task schedule state"));
+        }
+    }
+    Err(ApiError::internal("Enterprise only"))
 }
 
 /// The answer to a plain request where a websocket is wanted.

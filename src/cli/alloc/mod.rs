@@ -5,6 +5,7 @@ pub mod checks;
 pub mod exec;
 pub mod fs;
 pub mod logs;
+pub mod pause;
 mod resources;
 pub mod status;
 mod tail;
