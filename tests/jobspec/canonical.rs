@@ -12,13 +12,14 @@ use super::job;
 use super::parse;
 use super::with;
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     ("web", include_str!("../../examples/web.nomad.hcl")),
     ("batch", include_str!("../../examples/batch.nomad.hcl")),
     ("periodic", include_str!("../../examples/periodic.nomad.hcl")),
     ("parameterized", include_str!("../../examples/parameterized.nomad.hcl")),
     ("docker", include_str!("../../examples/docker.nomad.hcl")),
     ("java", include_str!("../../examples/java.nomad.hcl")),
+    ("yaml", include_str!("../../examples/web.yaml")),
 ];
 
 #[test]

@@ -79,7 +79,7 @@ fn functions_give_what_their_names_say() {
         ("min([4, 2]...)", json!(2)),
         ("pow(2, 10)", json!(1024)),
         ("parseint(\"ff\", 16)", json!(255)),
-        ("signum(-2.5)", json!(-1)),
+        ("signum(-2)", json!(-1)),
         ("upper(\"a\")", json!("A")),
         ("title(\"hello world\")", json!("Hello World")),
         ("chomp(\"a\\n\")", json!("a")),

@@ -1,7 +1,5 @@
 //! Digests and identifiers.
 
-use hcl::Value;
-use hcl::eval::FuncArgs;
 use md5::Md5;
 use sha1::Sha1;
 use sha2::Digest;
@@ -10,30 +8,27 @@ use sha2::Sha512;
 use uuid::Uuid;
 
 use super::Answer;
-use super::Entry;
-use super::arity;
+use super::Args;
+use super::Function;
+use super::Value;
+use super::function;
 use super::text;
 
-pub(super) const FUNCTIONS: &[Entry] = &[
-    ("md5", |args| digest::<Md5>(&args)),
-    ("sha1", |args| digest::<Sha1>(&args)),
-    ("sha256", |args| digest::<Sha256>(&args)),
-    ("sha512", |args| digest::<Sha512>(&args)),
-    ("uuidv4", |args| {
-        arity(&args, 0, 0)?;
-        Ok(Value::String(Uuid::new_v4().to_string()))
-    }),
-    ("uuidv5", uuidv5),
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("md5", &["str"], digest::<Md5>),
+    function("sha1", &["str"], digest::<Sha1>),
+    function("sha256", &["str"], digest::<Sha256>),
+    function("sha512", &["str"], digest::<Sha512>),
+    function("uuidv4", &[], |_| Ok(Value::String(Uuid::new_v4().to_string()))),
+    function("uuidv5", &["namespace", "name"], uuidv5),
 ];
 
-fn digest<D: Digest>(args: &FuncArgs) -> Answer {
-    arity(args, 1, 1)?;
+fn digest<D: Digest>(args: &Args) -> Answer {
     Ok(Value::String(hex::encode(D::digest(text(args, 0)?.as_bytes()))))
 }
 
-fn uuidv5(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let namespace = match text(&args, 0)?.as_str() {
+fn uuidv5(args: &Args) -> Answer {
+    let namespace = match text(args, 0)?.as_str() {
         "dns" => Uuid::NAMESPACE_DNS,
         "url" => Uuid::NAMESPACE_URL,
         "oid" => Uuid::NAMESPACE_OID,
@@ -44,7 +39,7 @@ fn uuidv5(args: FuncArgs) -> Answer {
     };
     let mut hasher = Sha1::new();
     hasher.update(namespace.as_bytes());
-    hasher.update(text(&args, 1)?.as_bytes());
+    hasher.update(text(args, 1)?.as_bytes());
     let hash = hasher.finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash[..16]);
