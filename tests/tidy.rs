@@ -90,13 +90,12 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
     ("src/agent/env.rs", "a_task_finds_ports_meta_and_names", 89),
     ("src/agent/hooks/templates/tests.rs", "templates_render_as_they_do_in_nomad", 78),
     ("src/agent/mod.rs", "start", 90),
-    ("src/agent/task.rs", "await_outcome", 91),
     ("src/scheduler/tests/fixture.rs", "node_info", 89),
 ];
 
 const MAX_FILE_LINES: usize = 700;
 /// Longer ones, with the length that they may not exceed. The list may only shrink.
-const LONG_FILES: &[(&str, usize)] = &[("src/agent/real/tests.rs", 798), ("src/agent/task.rs", 942)];
+const LONG_FILES: &[(&str, usize)] = &[("src/agent/real/tests.rs", 798)];
 
 const MAX_ARCHITECTURE_LINES: usize = 300;
 
