@@ -7,6 +7,7 @@
 mod file;
 mod schema;
 mod sections;
+mod syntax;
 
 use std::net::IpAddr;
 use std::path::Path;
