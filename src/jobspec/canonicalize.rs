@@ -1,6 +1,5 @@
 //! Brings a job into the one form in which it is stored and compared.
 
-use crate::model::constraint::Constraint;
 use crate::model::group::EphemeralDisk;
 use crate::model::group::TaskGroup;
 use crate::model::group::UpdateStrategy;
@@ -261,15 +260,6 @@ fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
              registered natively, as with provider = \"nomad\"",
             service.name,
         ));
-    }
-    let meshed = group.services.iter().any(|service| service.provider == "consul");
-    let consul = Constraint {
-        left: "${attr.consul.version}".to_owned(),
-        right: ">= 1.8.0".to_owned(),
-        operand: "semver".to_owned(),
-    };
-    if meshed && !group.constraints.iter().any(|constraint| constraint.left == consul.left) {
-        group.constraints.push(consul);
     }
 }
 

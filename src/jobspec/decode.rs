@@ -213,6 +213,12 @@ impl Decoder {
                     self.error(span, &format!("Duplicate {} block", wanted.name), detail);
                 }
             }
+            // Older files give these maps piece by piece; whatever else comes twice was complained about.
+            (Form::TextMap | Form::Free, Value::Object(map)) => {
+                if let Value::Object(all) = out.entry(key).or_insert_with(|| Value::Object(Map::new())) {
+                    all.extend(map);
+                }
+            }
             (_, value) => {
                 out.insert(key, value);
             }
@@ -328,11 +334,18 @@ impl Decoder {
         for structure in body {
             match structure {
                 Structure::Attribute(attribute) => {
-                    if let Some(value) = self.typed(&attribute.value, Kind::Text, scope) {
-                        out.insert(attribute.key.as_str().to_owned(), value);
-                    } else if attribute.value.is_null() {
-                        let detail = "Unsuitable value: null value is not allowed";
-                        self.error(expression_span(&attribute.value), "Unsuitable value type", detail);
+                    let Some(value) = self.evaluate(&attribute.value, scope) else { continue };
+                    let value = match values::to_json(value) {
+                        Value::Null => Err(values::misfit("null value is not allowed")),
+                        value => values::text(value),
+                    };
+                    match value {
+                        Ok(text) => {
+                            out.insert(attribute.key.as_str().to_owned(), text.into());
+                        }
+                        Err((summary, detail)) => {
+                            self.error(expression_span(&attribute.value), &summary, detail);
+                        }
                     }
                 }
                 Structure::Block(block) => {

@@ -219,6 +219,7 @@ fn task() -> Value {
     let mut template = names::<Template>();
     set(&mut template, "ChangeScript", names::<ChangeScript>());
     set(&mut template, "Wait", names::<WaitConfig>());
+    set(&mut template, "VaultGrace", Value::Null);
     let mut artifact = names::<Artifact>();
     set(&mut artifact, "GetterOptions", texts());
     set(&mut artifact, "GetterHeaders", texts());
@@ -279,6 +280,8 @@ fn service() -> Value {
     let mut check = names::<ServiceCheck>();
     set(&mut check, "Header", json!({}));
     set(&mut check, "CheckRestart", names::<CheckRestart>());
+    // Read and kept by nobody.
+    set(&mut check, "Advertise", Value::Null);
     let mut service = names::<Service>();
     set(&mut service, "Checks", json!([check]));
     set(&mut service, "Weights", names::<ServiceWeights>());

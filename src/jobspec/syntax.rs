@@ -13,6 +13,7 @@ use hcl_edit::structure::Body;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::SourceText;
+use super::format;
 use super::hcl1;
 use super::hcl1::Translation;
 
@@ -58,6 +59,10 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
                 return Ok(translated(&source).unwrap_or_else(|| Syntax::plain(body, source)));
             }
             Ok(body) => {
+                // The parser lets these pass.
+                if let Some(span) = format::broken_string(&repaired) {
+                    return Err(multi_line(&source, span).into());
+                }
                 repairs.sort_by_key(|repair| repair.offset);
                 let warnings = repairs.iter().map(|repair| repair.warning(&source)).collect();
                 return Ok(Syntax { body, source, warnings, translation: None });
@@ -102,7 +107,11 @@ fn translated(source: &Arc<SourceText>) -> Option<Syntax> {
 pub(super) fn check(name: &str, text: &str) -> Result<(), Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
-    parse_body(text).map(|_| ()).map_err(|error| describe(&source, &error).into())
+    parse_body(text).map_err(|error| describe(&source, &error))?;
+    match format::broken_string(text) {
+        Some(span) => Err(multi_line(&source, span).into()),
+        None => Ok(()),
+    }
 }
 
 /// One byte that was replaced.
@@ -269,9 +278,7 @@ fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
         return say(one(), "Unterminated template string", "No closing marker was found for the string.");
     }
     if let Some(span) = open_quote(text, line_start) {
-        let detail = "Quoted strings may not be split over multiple lines. To produce a multi-line string, either use \
-                      the \\n escape to represent a newline character or use the \"heredoc\" multi-line template syntax.";
-        return say(span, "Invalid multi-line string", detail);
+        return multi_line(source, span);
     }
     if message.contains('`') && message.contains("`}`") && within_interpolation(&text[line_start..offset]) {
         let detail = "Did you intend this to be a literal sequence to be processed as part of another language? If so, \
@@ -315,6 +322,12 @@ fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
         return say(until(Some(1)), "Invalid block definition", detail).with_hint(hint);
     }
     say(one(), "Invalid syntax", &sentence(message))
+}
+
+fn multi_line(source: &Arc<SourceText>, span: Range<usize>) -> Diagnostic {
+    let detail = "Quoted strings may not be split over multiple lines. To produce a multi-line string, either use the \\n \
+                  escape to represent a newline character or use the \"heredoc\" multi-line template syntax.";
+    Diagnostic::at(source, span, "Invalid multi-line string", detail)
 }
 
 /// The place of a quote that is not closed on the line that begins at `line_start`.

@@ -12,7 +12,7 @@ use super::value::Value;
 /// A value that does not fit: summary and detail.
 pub(super) type Misfit = (String, String);
 
-fn misfit(detail: &str) -> Misfit {
+pub(super) fn misfit(detail: &str) -> Misfit {
     ("Unsuitable value type".to_owned(), format!("Unsuitable value: {detail}"))
 }
 

@@ -17,6 +17,7 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::eval::NOT_ALLOWED;
 use super::eval::Scope;
 use super::hcl_json;
 use super::json;
@@ -78,14 +79,14 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     let mut declared = BTreeMap::new();
     for block in body.get_blocks("variables") {
         for attribute in block.body.attributes() {
-            let value = decoder.evaluate(&attribute.value, scope);
+            let value = decoder.evaluate(&attribute.value, &Scope::literal());
             let kind = value.as_ref().map(TypeExpr::of);
             let variable = Declared { kind, value, origin: "default", validations: Vec::new() };
             insert(decoder, &mut declared, attribute.key.as_str(), header_span(block), variable);
         }
     }
     for block in body.get_blocks("variable") {
-        declaration(decoder, &mut declared, block, scope);
+        declaration(decoder, &mut declared, block);
     }
     apply(decoder, &mut declared, given);
     let mut values = Map::new();
@@ -124,12 +125,7 @@ fn insert<'a>(
     }
 }
 
-fn declaration<'a>(
-    decoder: &mut Decoder,
-    declared: &mut BTreeMap<String, Declared<'a>>,
-    block: &'a Block,
-    scope: &Scope,
-) {
+fn declaration<'a>(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'a>>, block: &'a Block) {
     let span = header_span(block);
     let Some(name) = block.labels.first().map(|label| label.as_str().to_owned()) else {
         let detail = "All variable blocks must have 1 labels (name).";
@@ -153,7 +149,7 @@ fn declaration<'a>(
                     decoder.error(expression_span(&attribute.value), "Invalid type specification", why)
                 }
             },
-            "default" => variable.value = decoder.evaluate(&attribute.value, scope),
+            "default" => variable.value = decoder.evaluate(&attribute.value, &Scope::literal()),
             other => {
                 let detail = format!("An argument named \"{other}\" is not expected here.");
                 decoder.error(place, "Unsupported argument", detail);
@@ -255,7 +251,7 @@ fn assign_file(
     parsed: &syntax::Syntax,
     given: &Variables,
 ) {
-    let scope = Scope::new(false);
+    let scope = Scope::literal();
     for block in parsed.body.blocks() {
         let detail = "A .var file is used to assign values to variables that have already been declared in the job file.";
         let span = header_span(block);
@@ -337,12 +333,14 @@ fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>
         let at = error.location().offset().min(source.text.len());
         Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
     })?;
-    if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
-        let detail = "Variables may not be used here.";
-        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
-    }
-    let value = Scope::new(false).evaluate(&expression, source.text.trim());
+    let value = Scope::literal().evaluate(&expression, source.text.trim());
     value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
+}
+
+/// What a message to somebody who chose a wrong value should look like.
+fn is_sentence(message: &str) -> bool {
+    let starts = message.chars().next().is_some_and(|first| !first.is_alphabetic() || first.is_uppercase());
+    starts && message.ends_with(['.', '?', '!'])
 }
 
 /// Checks the conditions of a variable against its value.
@@ -363,12 +361,34 @@ fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &
             decoder.error(expression_span(&condition.value), "Invalid variable validation condition", detail);
             continue;
         }
-        let Some(value) = decoder.evaluate(&condition.value, scope) else { continue };
-        if value.to_bool() == Ok(true) || variable.value.is_none() {
+        let Some(message) = decoder.evaluate(&message.value, &Scope::literal()) else { continue };
+        let message = message.as_str().unwrap_or_default().to_owned();
+        if !is_sentence(&message) {
+            let detail = "The error message of a validation must be a full sentence, which starts with an upper-case letter \
+                          and ends with a period, a question mark or an exclamation mark.";
+            decoder.error(header_span(block), "Invalid validation error message", detail);
             continue;
         }
-        let Some(message) = decoder.evaluate(&message.value, scope) else { continue };
-        let message = message.as_str().unwrap_or_default().to_owned();
+        let Some(own) = &variable.value else { continue };
+        let own = Value::Object(Map::from([(name.to_owned(), own.clone())]));
+        let value = match scope.only("var", own).evaluate(&condition.value, decoder.text()) {
+            Ok(value) => value,
+            Err(failure) => {
+                let place = failure.span.unwrap_or_else(|| expression_span(&condition.value));
+                if matches!(failure.summary.as_str(), NOT_ALLOWED | "Unsupported attribute") {
+                    let detail = format!(
+                        "The condition for variable \"{name}\" can only refer to the variable itself, using var.{name}."
+                    );
+                    decoder.error(place, "Invalid reference in variable validation", detail);
+                } else {
+                    decoder.error(place, &failure.summary, failure.detail);
+                }
+                continue;
+            }
+        };
+        if value.to_bool() == Ok(true) {
+            continue;
+        }
         let summary = format!("Invalid value for {} variable", variable.origin);
         decoder.error(header_span(block), &summary, message);
     }

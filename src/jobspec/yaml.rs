@@ -32,6 +32,7 @@ const MAX_SCALAR_BYTES: usize = 8 * 1024 * 1024;
 
 /// Keys of the job whose values are durations.
 const DURATIONS: &[&str] = &[
+    "ConnectTimeout",
     "Delay",
     "Grace",
     "HealthTimeout",

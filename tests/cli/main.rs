@@ -578,7 +578,10 @@ fn job_files_are_rewritten_in_canonical_layout() {
     assert_eq!(text("a.nomad"), loose);
     assert_eq!(fmt(&["-list=false", "-write=false", "a.nomad"]), (0, tidy.to_owned(), String::new()));
     assert_eq!(fmt(&["-recursive"]), (0, "a.nomad\nb.hcl\ndeep/c.hcl\n".to_owned(), String::new()));
-    assert_eq!((text("a.nomad"), text("deep/c.hcl"), text("other.txt")), (tidy.to_owned(), tidy.to_owned(), loose.to_owned()));
+    assert_eq!(
+        (text("a.nomad"), text("deep/c.hcl"), text("other.txt")),
+        (tidy.to_owned(), tidy.to_owned(), loose.to_owned())
+    );
     assert_eq!(fmt(&["-check", "-recursive"]), (0, String::new(), String::new()));
 
     let (code, _, error) = fmt(&["other.txt"]);
@@ -604,7 +607,13 @@ fn the_written_job_is_printed_with_nulls() {
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(out.starts_with("{\n    \"Job\": {\n") && out.contains("\\u003ca\\u003e"), "{out}");
     let job = &serde_json::from_str::<Value>(&out).unwrap()["Job"];
-    assert_eq!((&job["ID"], &job["Datacenters"], &job["Dispatched"]), (&json!("y"), &Value::Null, &json!(false)));
+    assert_eq!(
+        (&job["ID"], &job["Datacenters"], &job["Dispatched"]),
+        (&json!("y"), &Value::Null, &json!(false))
+    );
     let task = &job["TaskGroups"][0]["Tasks"][0];
-    assert_eq!((&task["User"], &task["Leader"], &task["KillTimeout"]), (&json!(""), &json!(false), &Value::Null));
+    assert_eq!(
+        (&task["User"], &task["Leader"], &task["KillTimeout"]),
+        (&json!(""), &json!(false), &Value::Null)
+    );
 }

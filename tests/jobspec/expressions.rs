@@ -86,3 +86,23 @@ fn errors_point_at_the_part_that_is_wrong() {
     let places: Vec<&str> = found.lines().filter_map(|line| line.split(": ").next()).collect();
     assert_eq!(places, ["test.nomad:3,20-23", "test.nomad:4,18-23", "test.nomad:5,9-22"], "{found}");
 }
+
+/// Encrypted with the public half of the keys in the fixtures, which protect nothing.
+const ENCRYPTED: &str = "b7j+r/rr84JSbBnEt9hehv2MHOyqK+teA2uuiNz7B5B4XIJEHpBd8Xl8nXZgrdUt3WIu0/Q/sfozpfP4oLhdsKacD9ooqLdsaVGkpUSrStF9jB3K5X9H60RU+L/h+Uejnv025/SW23Mk6qvJiarzhy8sgS1c1Q1+flzRZwJvl44=";
+
+#[test]
+fn secrets_can_be_decrypted_and_passwords_hashed() {
+    for key in [include_str!("fixtures/rsa-pkcs1.pem"), include_str!("fixtures/rsa-pkcs8.pem")] {
+        let decrypted = evaluated(&format!("rsadecrypt(\"{ENCRYPTED}\", <<EOT\n{key}EOT\n)"));
+        assert_eq!(decrypted, Ok("secret".into()));
+    }
+    let other = evaluated("rsadecrypt(\"AAAA\", \"no key\")").expect_err("no key");
+    assert!(other.contains("Invalid value for \"privatekey\" parameter: failed to parse key"), "{other}");
+    let hash = evaluated("bcrypt(\"pass\", 4)").expect("a hash");
+    let hash = hash.as_str().expect("a text");
+    assert!(hash.starts_with("$2a$04$") && hash.len() == 60, "{hash}");
+    assert_eq!(bcrypt::verify("pass", hash).ok(), Some(true));
+    for expression in ["bcrypt(\"a\", 31)", "bcrypt(\"a\", 3)", "bcrypt(\"a\", 4, 5)"] {
+        assert!(evaluated(expression).is_err(), "{expression}");
+    }
+}

@@ -181,3 +181,18 @@ fn metadata_of_a_manifest_becomes_the_jobs() {
         json!({"own": "x", "team": "a", "tier": "1"})
     );
 }
+
+#[test]
+fn a_quoted_string_ends_on_its_line() {
+    for text in [
+        "job \"j\" {\n meta {\n a = \"x\n y\"\n }\n}\n",
+        "job \"j\" {\n meta {\n a = \"${upper(\"a\")}\n\"\n }\n}\n",
+    ] {
+        let found = parse(text).expect_err(text);
+        assert!(found.contains("Invalid multi-line string"), "{found}");
+        let source = Source { name: "x", text };
+        assert!(jobspec::format(&source).expect_err(text).to_string().contains("Invalid multi-line string"));
+    }
+    // Lines of heredocs are no strings, not even behind a template.
+    assert!(parse("job \"j\" {\n meta {\n a = <<EOT\n\"${upper(\"a\")}\n\"\nEOT\n }\n}\n").is_ok());
+}

@@ -145,7 +145,7 @@ fn boundary(text: &str, at: usize) -> usize {
 
 /// An expression of random shape.
 fn expression(random: &mut Random, depth: usize) -> String {
-    let mut inner = |random: &mut Random| {
+    let inner = |random: &mut Random| {
         if depth == 0 {
             random.pick(&["1", "\"a\"", "true", "null", "[]", "{}", "attr.x", "x"]).to_owned()
         } else {

@@ -37,8 +37,12 @@ const MAX_PRODUCED: usize = 64 * 1024 * 1024;
 /// What expressions may refer to, and what is left of the work they may cause together.
 #[derive(Clone)]
 pub(super) struct Scope {
-    names: BTreeMap<String, Value>,
+    names: BTreeMap<String, Rc<Value>>,
     filesystem: bool,
+    /// Whether names without a value are errors, and not names of the run time.
+    closed: bool,
+    /// Whether functions may be called.
+    functions: bool,
     meter: Rc<Meter>,
 }
 
@@ -72,12 +76,23 @@ impl Scope {
     /// A scope without names. `filesystem`: whether functions may read files.
     pub(super) fn new(filesystem: bool) -> Self {
         let meter = Rc::new(Meter { left: Cell::new(MAX_PRODUCED) });
-        Self { names: BTreeMap::new(), filesystem, meter }
+        Self { names: BTreeMap::new(), filesystem, closed: false, functions: true, meter }
+    }
+
+    /// A scope for values that must be written out: neither names nor functions.
+    pub(super) fn literal() -> Self {
+        Self { closed: true, functions: false, ..Self::new(false) }
+    }
+
+    /// A scope with nothing in it but one name; counts what is produced together with this one.
+    pub(super) fn only(&self, name: &str, value: Value) -> Self {
+        let names = BTreeMap::from([(name.to_owned(), Rc::new(value))]);
+        Self { names, filesystem: false, closed: true, functions: true, meter: Rc::clone(&self.meter) }
     }
 
     /// Gives `name` a value.
     pub(super) fn declare(&mut self, name: &str, value: Value) {
-        self.names.insert(name.to_owned(), value);
+        self.names.insert(name.to_owned(), Rc::new(value));
     }
 
     /// The value of `expression`, which stands in `text`; an empty text when its positions mean nothing.
@@ -96,6 +111,13 @@ impl Scope {
         self.meter.left.get() == 0
     }
 }
+
+fn not_allowed() -> Failure {
+    Failure::new(NOT_ALLOWED, "Variables may not be used here.")
+}
+
+/// The summary of a name where none may be.
+pub(super) const NOT_ALLOWED: &str = "Variables not allowed";
 
 fn exhausted() -> Failure {
     let detail = format!("The expressions of this file produce more than {} MiB.", MAX_PRODUCED >> 20);
@@ -125,10 +147,14 @@ impl Evaluator<'_> {
         if left == 0 { Err(exhausted()) } else { Ok(()) }
     }
 
+    /// The value that a `for` around the current place gives to a name.
+    fn local(&self, name: &str) -> Option<&Value> {
+        self.locals.iter().rev().find(|(local, _)| local == name).map(|(_, value)| value)
+    }
+
     /// The value of a name, or `None` for one of the run time.
     fn lookup(&self, name: &str) -> Option<&Value> {
-        let local = self.locals.iter().rev().find(|(local, _)| local == name).map(|(_, value)| value);
-        local.or_else(|| self.scope.names.get(name))
+        self.local(name).or_else(|| self.scope.names.get(name).map(Rc::as_ref))
     }
 
     fn expression(&mut self, expression: &Expression) -> Evaluated {
@@ -151,7 +177,10 @@ impl Evaluator<'_> {
             Expression::Parenthesis(inner) => return self.expression(inner.inner()),
             Expression::Variable(name) => {
                 let known = self.lookup(name.as_str()).cloned();
-                Ok(known.unwrap_or_else(|| Value::String(format!("${{{}}}", name.as_str()))))
+                match known {
+                    None if self.scope.closed => Err(not_allowed()),
+                    known => Ok(known.unwrap_or_else(|| Value::String(format!("${{{}}}", name.as_str())))),
+                }
             }
             Expression::Traversal(traversal) => self.traversal(traversal),
             Expression::Conditional(conditional) => return self.conditional(conditional),
@@ -336,6 +365,9 @@ impl Evaluator<'_> {
 
     fn call(&mut self, call: &FuncCall) -> Evaluated {
         let name = call.name.name.as_str();
+        if !self.scope.functions {
+            return Err(Failure::new("Function calls not allowed", "Functions may not be called here."));
+        }
         match name {
             "can" => {
                 let values: Vec<Evaluated> = call.args.iter().map(|arg| self.expression(arg)).collect();

@@ -8,24 +8,51 @@ use hcl_edit::expr::TraversalOperator;
 use super::Evaluated;
 use super::Evaluator;
 use super::Failure;
+use super::Scope;
 use crate::jobspec::value::Number;
 use crate::jobspec::value::Value;
 
 type Operators<'a> = &'a [hcl_edit::Decorated<TraversalOperator>];
 
-impl Evaluator<'_> {
+impl<'a> Evaluator<'a> {
     pub(super) fn traversal(&mut self, node: &Traversal) -> Evaluated {
         let operators = node.operators.as_slice();
-        match &node.expr {
-            Expression::Variable(name) => match self.lookup(name.as_str()).cloned() {
-                Some(value) => self.apply(value, operators),
-                None => self.placeholder(node, operators),
-            },
-            other => {
-                let value = self.expression(other)?;
-                self.apply(value, operators)
-            }
+        let Expression::Variable(name) = &node.expr else {
+            let value = self.expression(&node.expr)?;
+            return self.apply(value, operators);
+        };
+        if let Some(local) = self.local(name.as_str()).cloned() {
+            self.charge(local.size())?;
+            return self.apply(local, operators);
         }
+        let scope: &'a Scope = self.scope;
+        match scope.names.get(name.as_str()) {
+            Some(value) => self.walk(value, operators),
+            None if scope.closed => Err(super::not_allowed()),
+            None => self.placeholder(node, operators),
+        }
+    }
+
+    /// Goes as far as attributes and elements lead, and copies only what is found there.
+    fn walk(&mut self, mut value: &'a Value, mut operators: Operators<'_>) -> Evaluated {
+        while let Some((first, rest)) = operators.split_first() {
+            let next = match first.value() {
+                TraversalOperator::GetAttr(name) => value.entries().and_then(|map| map.get(name.as_str())),
+                TraversalOperator::Index(key) => match (value, self.expression(key)?) {
+                    (Value::Array(items), Value::Number(Number::Whole(index))) => {
+                        usize::try_from(index).ok().and_then(|index| items.get(index))
+                    }
+                    (Value::Object(map) | Value::Map(map), Value::String(key)) => map.get(&key),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            value = next;
+            operators = rest;
+        }
+        self.charge(value.size())?;
+        self.apply(value.clone(), operators)
     }
 
     /// A name of the run time with its attributes, as it was written. What cannot be part of a name is applied to the

@@ -41,6 +41,8 @@ pub(super) struct Token<'a> {
     pub(super) kind: Kind,
     pub(super) text: &'a str,
     pub(super) spaces: usize,
+    /// What follows is the text of a heredoc.
+    in_heredoc: bool,
 }
 
 impl Token<'_> {
@@ -89,6 +91,29 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     lexer.tokens
 }
 
+/// Where the first quoted string begins that does not end on its line: from its text on to the line break.
+pub(super) fn broken_string(text: &str) -> Option<std::ops::Range<usize>> {
+    let mut at = 0;
+    let mut in_quotes = false;
+    for token in tokens(text) {
+        at += token.spaces;
+        match token.kind {
+            Kind::OpenQuote => in_quotes = true,
+            Kind::Text if in_quotes && token.text.contains('\n') => {
+                let length = token.text.find('\n').unwrap_or_default();
+                return Some(at..at + length.max(1));
+            }
+            Kind::CloseQuote | Kind::OpenTemplate | Kind::OpenHeredoc => in_quotes = false,
+            Kind::CloseTemplate => in_quotes = true,
+            _ => {}
+        }
+        // What follows a template belongs to a string or to a heredoc.
+        in_quotes &= !token.in_heredoc;
+        at += token.text.len();
+    }
+    None
+}
+
 impl<'a> Lexer<'a> {
     fn rest(&self) -> &'a str {
         &self.text[self.at..]
@@ -97,7 +122,8 @@ impl<'a> Lexer<'a> {
     fn push(&mut self, kind: Kind, length: usize) {
         let length = length.max(1);
         let end = (self.at + length).min(self.text.len());
-        self.tokens.push(Token { kind, text: &self.text[self.at..end], spaces: self.spaces });
+        let in_heredoc = matches!(self.modes.last(), Some(Mode::Heredoc { .. }));
+        self.tokens.push(Token { kind, text: &self.text[self.at..end], spaces: self.spaces, in_heredoc });
         self.at = end;
         self.spaces = 0;
     }

@@ -40,6 +40,11 @@ pub(super) fn layout(text: &str) -> String {
     out
 }
 
+/// The rest of the line at which a quoted string goes on, if any does.
+pub(super) fn broken_string(text: &str) -> Option<std::ops::Range<usize>> {
+    lexer::broken_string(text)
+}
+
 /// The columns that tokens take, without line breaks.
 fn width(tokens: &[Token<'_>]) -> usize {
     tokens.iter().map(|token| token.spaces + token.text.trim_end_matches(['\n', '\r']).chars().count()).sum()

@@ -1,7 +1,7 @@
 job "lang-conditional-conversion" {
+  region = false ? "x" : null
   meta {
     a = true ? 1 : "one"
-    b = false ? "x" : null
   }
 
   group "app" {
