@@ -21,6 +21,7 @@ mod operator;
 mod output;
 mod present;
 mod registry;
+mod remote;
 mod resolve;
 mod server;
 mod service;

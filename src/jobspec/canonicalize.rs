@@ -1,5 +1,6 @@
 //! Brings a job into the one form in which it is stored and compared.
 
+use crate::model::constraint::Constraint;
 use crate::model::group::EphemeralDisk;
 use crate::model::group::TaskGroup;
 use crate::model::group::UpdateStrategy;
@@ -71,6 +72,7 @@ pub fn canonicalize(job: &mut Job, cluster: &Defaults) -> Vec<String> {
         if !cluster.consul {
             native_services(group, &mut warnings);
         }
+        mesh(group);
         implied::add(group);
     }
     warnings
@@ -260,6 +262,21 @@ fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
              registered natively, as with provider = \"nomad\"",
             service.name,
         ));
+    }
+}
+
+/// A service mesh needs proxies that nobody runs here: its groups wait for a node that says it can do that.
+fn mesh(group: &mut TaskGroup) {
+    let native = |connect: &serde_json::Value| connect.get("Native").and_then(serde_json::Value::as_bool);
+    let meshed = group.services.iter().filter_map(|service| service.connect.as_ref());
+    let needed = meshed.into_iter().any(|connect| native(connect) != Some(true));
+    let connect = Constraint {
+        left: "${attr.consul.connect}".to_owned(),
+        right: "true".to_owned(),
+        operand: "=".to_owned(),
+    };
+    if needed && !group.constraints.contains(&connect) {
+        group.constraints.push(connect);
     }
 }
 

@@ -215,6 +215,7 @@ fn services_of_consul_need_a_node_that_has_it() {
     assert_eq!(
         read(mesh, "").0,
         [
+            "${attr.consul.connect} = true",
             "${attr.consul.version} semver >= 1.8.0",
             "${attr.plugins.cni.version.consul-cni} semver >= 1.4.2",
             "${attr.nomad.version} semver >= 1.8.0-dev",

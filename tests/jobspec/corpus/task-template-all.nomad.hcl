@@ -19,6 +19,7 @@ job "task-template-all" {
         left_delimiter       = "[["
         right_delimiter      = "]]"
         error_on_missing_key = true
+        once                 = true
         vault_grace          = "15s"
         change_script {
           command       = "/local/reload.sh"
