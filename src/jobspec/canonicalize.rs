@@ -263,15 +263,6 @@ fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
             service.name,
         ));
     }
-    let meshed = group.services.iter().any(|service| service.provider == "consul");
-    let consul = Constraint {
-        left: "${attr.consul.version}".to_owned(),
-        right: ">= 1.8.0".to_owned(),
-        operand: "semver".to_owned(),
-    };
-    if meshed && !group.constraints.iter().any(|constraint| constraint.left == consul.left) {
-        group.constraints.push(consul);
-    }
 }
 
 /// A service mesh needs proxies that nobody runs here: its groups wait for a node that says it can do that.

@@ -1,6 +1,10 @@
 //! Job files as people write them, from text to a complete job.
 
 mod canonical;
+mod corpus;
+mod expressions;
+mod formats;
+mod fuzz;
 mod language;
 mod mistakes;
 mod requests;

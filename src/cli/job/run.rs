@@ -15,8 +15,6 @@ use crate::cli::registry::Run;
 use crate::cli::resolve::job_path;
 use crate::cli::view::View;
 use crate::client::Client;
-use crate::jobspec;
-use crate::jobspec::Defaults;
 
 /// Registers a job and follows what comes of it.
 #[derive(clap::Args, Clone, Debug)]
@@ -61,9 +59,10 @@ impl Run for RunJob {
         };
         let file = self.source.load(context, path)?;
         if self.output {
-            let mut job = file.job;
-            jobspec::canonicalize(&mut job, &Defaults::default());
-            context.out.line(present::pretty(&json!({ "Job": job })));
+            let text = present::pretty(&json!({ "Job": file.request }));
+            // These stand only within texts.
+            let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+            context.out.line(text);
             return Ok(0);
         }
         let client = context.client().await?.in_region(&written(&file.wire, "Region"));

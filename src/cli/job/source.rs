@@ -11,6 +11,7 @@ use crate::cli::context::Failure;
 use crate::cli::format::quoted;
 use crate::jobspec;
 use crate::jobspec::Diagnostics;
+use crate::jobspec::Format;
 use crate::jobspec::Source;
 use crate::jobspec::Variables;
 use crate::model::job::Job;
@@ -49,6 +50,8 @@ pub struct JobFile {
     pub job: Job,
     /// What is sent: only what the file says.
     pub wire: Value,
+    /// The same with every key of the API, `null` where the file says nothing.
+    pub request: Value,
     /// What the server keeps about where the job came from.
     pub submission: Value,
     pub warnings: Vec<String>,
@@ -68,10 +71,11 @@ impl SourceFlags {
             let why = "Error getting job struct: Error parsing job file from";
             return Err(format!("{why} {path}: expected a JSON object").into());
         }
-        let variables = self.variables()?;
+        let variables = self.variables(context)?;
         let name = if path == "-" { "stdin" } else { path };
         let parsed = jobspec::parse(&Source { name, text: &text }, &variables)
             .map_err(|problems| self.refuse(context, path, &problems))?;
+        let request = parsed.request();
         let mut wire = parsed.raw;
         for (name, flag, fallback) in [
             ("ConsulToken", &self.consul_token, "CONSUL_HTTP_TOKEN"),
@@ -84,12 +88,13 @@ impl SourceFlags {
                 job.insert(name.to_owned(), value.into());
             }
         }
-        let submission = self.submission(&text, &variables);
+        let format = Format::of(&Source { name, text: &text });
+        let submission = self.submission(&text, format, &variables);
         let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
-        Ok(JobFile { job: parsed.job, wire, submission, warnings })
+        Ok(JobFile { job: parsed.job, wire, request, submission, warnings })
     }
 
-    fn variables(&self) -> Result<Variables, Failure> {
+    fn variables(&self, context: &Context) -> Result<Variables, Failure> {
         let strict = match self.hcl2_strict.as_deref() {
             None => true,
             Some(text) => crate::cli::argv::parse_bool(text).ok_or_else(|| {
@@ -98,10 +103,11 @@ impl SourceFlags {
         };
         let mut flags = Vec::new();
         for pair in &self.var {
-            let (name, value) = pair.split_once('=').ok_or_else(|| {
-                Failure::from(format!("Invalid -var option {}: write 'name=value'", quoted(pair)))
-            })?;
-            flags.push((name.to_owned(), value.to_owned()));
+            // One without an equals sign means nothing, as in Nomad; that it is dropped is said.
+            match pair.split_once('=') {
+                Some((name, value)) => flags.push((name.to_owned(), value.to_owned())),
+                None => context.out.warn(format!("-var {} is ignored: write 'name=value'", quoted(pair))),
+            }
         }
         let mut files = Vec::new();
         for path in &self.var_file {
@@ -114,14 +120,14 @@ impl SourceFlags {
         Ok(variables.with_environment(std::env::vars()))
     }
 
-    fn submission(&self, text: &str, variables: &Variables) -> Value {
+    fn submission(&self, text: &str, format: Format, variables: &Variables) -> Value {
         let mut flags: BTreeMap<&str, &str> =
             variables.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         flags.extend(variables.flags.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let files: Vec<&str> = variables.files.iter().map(|(_, text)| text.as_str()).collect();
         json!({
             "Source": text,
-            "Format": if text.trim_start().starts_with('{') { "json" } else { "hcl2" },
+            "Format": format.name(),
             "VariableFlags": flags,
             "Variables": files.join("\n"),
         })

@@ -2,6 +2,8 @@
 //!
 //! The tables are data; `decode` walks a file along them. Keys are those of Nomad's JSON.
 
+mod connect;
+
 use serde_json::Map;
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ pub(super) enum Kind {
     /// Go's duration text, or nanoseconds.
     Duration,
     Texts,
+    Numbers,
     /// A map of texts, only as an attribute.
     TextMap,
 }
@@ -438,7 +441,7 @@ static SERVICE: Body = Body {
     blocks: &[
         block("check", "Checks", Form::Many, &CHECK),
         block("check_restart", "check_restart", Form::One, &CHECK_RESTART),
-        block("connect", "Connect", Form::Free, &FREE),
+        block("connect", "Connect", Form::One, &connect::CONNECT),
         block("identity", "Identity", Form::One, &IDENTITY),
         block("weights", "Weights", Form::One, &WEIGHTS),
         block("meta", "Meta", Form::TextMap, &FREE),
@@ -613,3 +616,6 @@ pub(super) static FILE: Body = Body {
     ],
     finish: None,
 };
+
+#[cfg(test)]
+mod tests;
