@@ -1,10 +1,12 @@
 //! Job files as people write them, from text to a complete job.
 
+mod broken;
 mod canonical;
 mod language;
 mod mistakes;
 mod requests;
 mod rules;
+mod traps;
 
 use herder::jobspec;
 use herder::jobspec::Defaults;

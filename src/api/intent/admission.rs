@@ -7,7 +7,9 @@ use crate::api::error::ApiError;
 use crate::api::read::nodes::BUILT_IN_POOLS;
 use crate::jobspec;
 use crate::jobspec::Defaults;
+use crate::jobspec::Facts;
 use crate::mirror::derive::REFUSED;
+use crate::mirror::state::State;
 use crate::model::id::DEFAULT_NAMESPACE;
 use crate::model::job::Job;
 
@@ -37,18 +39,28 @@ pub fn defaults(api: &Api) -> Defaults {
 pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
     job.unknown.remove(REFUSED);
     let mut warnings = jobspec::canonicalize(job, &defaults(api));
-    let validation = jobspec::validate(job);
+    let validation = jobspec::validate_in(job, &facts(&api.context.mirror.read(), job));
     warnings.extend(validation.warnings);
-    let mut problems = validation.errors;
-    let state = api.context.mirror.read();
-    if job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace) {
-        problems.push(format!("job {:?} is in nonexistent namespace {:?}", job.id, job.namespace));
-    }
+    (validation.errors, warnings)
+}
+
+/// What the cluster knows about a job.
+fn facts(state: &State, job: &Job) -> Facts {
     let is_built_in = BUILT_IN_POOLS.iter().any(|(name, _)| *name == job.node_pool);
-    if !is_built_in && !state.pools.contains_key(&job.node_pool) {
-        problems.push(format!("job {:?} is in nonexistent node pool {:?}", job.id, job.node_pool));
+    let offered = state.nodes.values().filter_map(|node| node.info.as_ref()).flat_map(|info| {
+        info.value.drivers.iter().filter(|(_, driver)| driver.detected).map(|(name, _)| name.clone())
+    });
+    let scheduler = state
+        .configs
+        .get("scheduler")
+        .and_then(|config| config.value.get("MemoryOversubscriptionEnabled").and_then(Value::as_bool));
+    Facts {
+        lacks_namespace: job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace),
+        lacks_pool: !is_built_in && !state.pools.contains_key(&job.node_pool),
+        memory_oversubscription: Some(scheduler.unwrap_or(false)),
+        // Before the first node has registered, nothing can be said about drivers.
+        drivers: (!state.nodes.is_empty()).then(|| offered.collect()),
     }
-    (problems, warnings)
 }
 
 /// Fills the defaults in and checks everything; returns warnings.
@@ -63,9 +75,9 @@ pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
 /// Refuses changes that a job cannot go through.
 ///
 /// # Errors
-/// 500 with the reason.
+/// 500 with the reason alone.
 pub fn check_update(old: &Job, new: &Job) -> Result<(), ApiError> {
-    jobspec::check_update(old, new).map_err(|why| ApiError::internal(problems_text(&[why])))
+    jobspec::check_update(old, new).map_err(ApiError::internal)
 }
 
 /// Several problems in one text, as Go's multierror writes them.
