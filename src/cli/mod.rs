@@ -20,6 +20,7 @@ mod operator;
 mod output;
 mod present;
 mod registry;
+mod remote;
 mod resolve;
 mod server;
 mod service;

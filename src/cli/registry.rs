@@ -84,6 +84,12 @@ impl Spec {
         self
     }
 
+    /// Everything behind this many positional arguments is taken as it is.
+    const fn stops_after(mut self, count: usize) -> Self {
+        self.stop_after = Some(count);
+        self
+    }
+
     const fn hint(mut self, canonical: &'static str) -> Self {
         self.canonical = canonical;
         self
@@ -137,6 +143,14 @@ const ALLOC_FS: Spec = Spec::new::<alloc::fs::AllocFs>(
     "[options] <allocation> [<path>]",
     "Inspect the contents of an allocation directory",
 );
+const ALLOC_EXEC: Spec = Spec::new::<alloc::exec::AllocExec>(
+    "alloc exec",
+    "[options] <allocation> <command> [<args>...]",
+    "Execute commands in task",
+)
+.stops_after(1);
+const JOB_ACTION: Spec =
+    Spec::new::<job::action::JobAction>("job action", "[options] <action>", "Run a pre-defined job action");
 const EVAL_STATUS: Spec = Spec::new::<eval::EvalStatus>(
     "eval status",
     "[options] <evaluation>",
@@ -198,6 +212,20 @@ pub static SPECS: &[Spec] = &[
     Spec::new::<job::actions::PromoteJob>("job promote", JOB, "Promote a job's canaries"),
     ALLOC_STATUS,
     ALLOC_STATUS.alias("alloc-status").hint("alloc status"),
+    JOB_ACTION,
+    JOB_ACTION.alias("action"),
+    ALLOC_EXEC,
+    ALLOC_EXEC.alias("exec"),
+    Spec::new::<alloc::pause::PauseAlloc>(
+        "alloc pause",
+        "[options] <allocation> <task>",
+        "Pause or resume a task (Nomad Enterprise)",
+    ),
+    Spec::new::<alloc::checks::AllocChecks>(
+        "alloc checks",
+        ALLOC,
+        "Outputs service health check status information",
+    ),
     ALLOC_LOGS,
     ALLOC_LOGS.alias("logs"),
     ALLOC_FS,
@@ -272,6 +300,7 @@ pub static SPECS: &[Spec] = &[
     ),
     Spec::new::<misc::SystemGc>("system gc", "[options]", "Run the system garbage collection process"),
     Spec::new::<operator::Api>("operator api", "[options] <path>", "Query the HTTP API"),
+    Spec::new::<operator::Metrics>("operator metrics", "[options]", "Retrieve Nomad metrics"),
     Spec::new::<misc::Ui>("ui", "[options] [<identifier>]", "Show the address of the web UI"),
 ];
 

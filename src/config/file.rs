@@ -4,14 +4,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
-use serde_json::Map;
 use serde_json::Value;
 
 use super::ConfigError;
 use super::schema;
-
-/// Marks a quoted key while HCL is parsed, which knows bare ones only.
-const QUOTED: &str = "quoted__";
+use super::syntax;
 
 /// Reads a file, or the `*.hcl` and `*.json` of a directory in alphabetical order.
 ///
@@ -64,12 +61,7 @@ pub fn parse(name: &str, text: &str) -> Result<Value, String> {
     let raw: Value = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|why| format!("failed to decode JSON file {name}: {why}"))?
     } else {
-        let readable = bare_keys(text);
-        let value = hcl::from_str(&readable).map_err(|why| {
-            let why = why.to_string();
-            format!("failed to decode HCL file {name}: {}", why.trim())
-        })?;
-        restore_keys(value)
+        syntax::parse(text).map_err(|why| format!("failed to decode HCL file {name}: {why}"))?
     };
     let mut unknown = Vec::new();
     let shaped = schema::shape(raw, schema::FILE, &mut unknown);
@@ -82,44 +74,6 @@ pub fn parse(name: &str, text: &str) -> Result<Value, String> {
         .collect();
     let places = if lines.is_empty() { String::new() } else { format!(" ({})", lines.join(", ")) };
     Err(format!("unexpected keys {}{places}", unknown.join(", ")))
-}
-
-/// Rewrites `"key" = …` at the start of a line: HCL as Nomad's agents read it allows it, the parser does not.
-fn bare_keys(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start().len();
-        let (space, rest) = line.split_at(indent);
-        let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
-        match quoted {
-            Some((key, behind))
-                if behind.trim_start().starts_with('=') && !behind.trim_start().starts_with("==") =>
-            {
-                out.push_str(space);
-                out.push_str(QUOTED);
-                out.push_str(&hex::encode(key));
-                out.push_str(behind);
-            }
-            _ => out.push_str(line),
-        }
-    }
-    out
-}
-
-fn restore_keys(value: Value) -> Value {
-    match value {
-        Value::Object(map) => Value::Object(map.into_iter().map(restore_entry).collect::<Map<_, _>>()),
-        Value::Array(items) => Value::Array(items.into_iter().map(restore_keys).collect()),
-        other => other,
-    }
-}
-
-fn restore_entry((key, value): (String, Value)) -> (String, Value) {
-    let original = key
-        .strip_prefix(QUOTED)
-        .and_then(|digits| hex::decode(digits).ok())
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    (original.unwrap_or(key), restore_keys(value))
 }
 
 /// The first line that assigns or opens `key`, counted from 1.
@@ -137,7 +91,8 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// Replaces `{{ GetPrivateIP }}`, `{{ GetInterfaceIP "eth0" }}` and `{{ GetPublicIP }}`.
+/// Replaces `{{ GetPrivateIP }}`, `{{ GetPublicIP }}`, `{{ GetInterfaceIP "eth0" }}` and
+/// `{{ GetDefaultInterfaces | attr "name" }}` (or `"address"`).
 ///
 /// # Errors
 /// When there is no such address, or another template.
@@ -145,19 +100,33 @@ pub fn expand_address(text: &str) -> Result<String, ConfigError> {
     let Some(template) = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")) else {
         return Ok(text.to_owned());
     };
-    let mut words = template.split_whitespace();
     let failed =
         |why: &str| ConfigError::Invalid(format!("Failed to parse address template {text:?}: {why}"));
-    let found = match (words.next(), words.next()) {
-        (Some("GetPrivateIP"), None) => private_address(),
-        (Some("GetPublicIP"), None) => addresses().into_iter().map(|(_, ip)| ip).find(|ip| !is_private(*ip)),
-        (Some("GetInterfaceIP"), Some(name)) => {
-            let name = name.trim_matches('"');
-            addresses().into_iter().find(|(interface, _)| interface == name).map(|(_, ip)| ip)
+    let words: Vec<&str> = template.split_whitespace().map(|word| word.trim_matches(['"', '`'])).collect();
+    let first = |wanted: &str| addresses().into_iter().find(|(interface, _)| interface == wanted);
+    let default = || default_interface().and_then(|name| first(&name));
+    let ip = |found: Option<(String, IpAddr)>| found.map(|(_, ip)| ip.to_string());
+    let found = match words[..] {
+        ["GetPrivateIP"] => private_address().map(|ip| ip.to_string()),
+        ["GetPublicIP"] => ip(addresses().into_iter().find(|(_, ip)| !is_private(*ip))),
+        ["GetInterfaceIP", name] => ip(first(name)),
+        ["GetDefaultInterfaces", "|", "attr", "name"] => default().map(|(name, _)| name),
+        ["GetDefaultInterfaces", "|", "attr", "address"] => ip(default()),
+        _ => {
+            return Err(failed(
+                "use GetPrivateIP, GetPublicIP, GetInterfaceIP \"<name>\" or GetDefaultInterfaces | attr \"name\"",
+            ));
         }
-        _ => return Err(failed("use GetPrivateIP, GetPublicIP or GetInterfaceIP \"<name>\"")),
     };
-    found.map(|ip| ip.to_string()).ok_or_else(|| failed("this machine has no such address"))
+    found.ok_or_else(|| failed("this machine has no such address"))
+}
+
+/// The interface of the default route with the lowest metric.
+fn default_interface() -> Option<String> {
+    let routes = std::fs::read_to_string("/proc/net/route").ok()?;
+    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
+    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
 }
 
 /// The first private IPv4 address of this machine, else the first address that is not the loopback's.

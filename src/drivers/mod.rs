@@ -8,10 +8,14 @@ pub mod executor;
 pub mod java;
 pub mod logs;
 pub mod mock;
+pub mod network;
 pub mod options;
+pub mod plugin;
 pub mod process;
 pub mod raw_exec;
+pub mod session;
 pub mod supervisor;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,6 +37,9 @@ use crate::model::resources::AllocatedTask;
 use crate::model::task::LogConfig;
 
 use self::executor::Executor;
+use self::network::NetworkFiles;
+use self::session::ExecRequest;
+use self::session::ExecSession;
 use self::supervisor::Supervisor;
 
 /// Names one run of one task on this node.
@@ -69,8 +76,34 @@ pub struct TaskConfig {
     pub network_mode: String,
     /// Path of the network namespace that the task must join, if the group has one.
     pub network_namespace: Option<PathBuf>,
+    #[serde(default)]
+    pub network_files: NetworkFiles,
     /// The signal that asks the task to end; the driver's default when empty.
     pub kill_signal: String,
+    /// Volumes of the host, for drivers that can mount them (see [`Driver::mounts_volumes`]).
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+}
+
+/// A directory or file of the host that the task sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub from: PathBuf,
+    /// Absolute, as the task sees it.
+    pub to: PathBuf,
+    pub read_only: bool,
+    pub propagation: Propagation,
+    /// `z`, `Z`, or empty.
+    pub selinux_label: String,
+}
+
+/// Which mounts made below a volume later are seen on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToTask,
+    Bidirectional,
 }
 
 /// Directories of a task on the host. See docs on the allocation directory.
@@ -126,10 +159,37 @@ impl ExitStatus {
 pub struct TaskStats {
     /// CPU time used since the start, nanoseconds.
     pub cpu_time_ns: u64,
+    /// Its parts. Here and below, `None` is what cannot be measured.
+    pub user_ns: Option<u64>,
+    pub system_ns: Option<u64>,
+    /// How often and how long the task had to wait because it had used up its share.
+    pub throttled_periods: Option<u64>,
+    pub throttled_ns: Option<u64>,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
+    pub cache_bytes: Option<u64>,
+    pub swap_bytes: Option<u64>,
+    /// All that counts against the limit, now and at most.
+    pub usage_bytes: Option<u64>,
+    pub max_usage_bytes: Option<u64>,
+    pub kernel_bytes: Option<u64>,
+    pub max_kernel_bytes: Option<u64>,
     /// Process ids of the task.
     pub pids: Vec<i32>,
+    /// Each process, where they are known one by one.
+    #[serde(default)]
+    pub processes: BTreeMap<i32, ProcessStats>,
+}
+
+/// Resource use of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStats {
+    /// Since its start, nanoseconds.
+    pub user_ns: u64,
+    pub system_ns: u64,
+    /// Bytes.
+    pub rss_bytes: u64,
+    pub swap_bytes: u64,
 }
 
 /// What a started task tells its runner beside the handle.
@@ -170,10 +230,30 @@ pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// The name used in job files.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+
+    /// True if its tasks have a root directory of their own, with `/alloc`, `/local` and `/secrets` in it.
+    fn own_root(&self) -> bool {
+        false
+    }
 
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
+
+    /// Can its tasks have volumes mounted?
+    fn mounts_volumes(&self) -> bool {
+        false
+    }
+
+    /// Returns when the fingerprint is no longer `known`, for drivers that notice by themselves. The others are
+    /// asked from time to time.
+    async fn health_changed(&self, known: &DriverInfo) {
+        let _ = known;
+        std::future::pending().await
+    }
+
+    /// The agent goes: ends whatever serves the driver, but no task.
+    async fn close(&self) {}
 
     /// Checks options without running anything; every problem, in the job file's words.
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
@@ -213,10 +293,33 @@ pub trait Driver: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError>;
+
+    /// Whether tasks can join a network namespace that their group has to itself.
+    fn joins_networks(&self) -> bool {
+        true
+    }
+
+    /// Whether tasks in such a namespace can have a hostname of their own.
+    fn sets_hostname(&self) -> bool {
+        false
+    }
+
+    /// Removes what the driver made for the network namespace of an allocation whose tasks have all ended.
+    /// Idempotent.
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        let _ = alloc;
+        Ok(())
+    }
+
+    /// Runs a command inside the task with somebody at the other end. Drivers that cannot say so.
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        let _ = (handle, request);
+        Err(DriverError::Fatal(format!("driver {} does not support exec", self.name())))
+    }
 }
 
 /// Drivers by name.
-pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;
+pub type Drivers = BTreeMap<String, Arc<dyn Driver>>;
 
 /// What the agent's configuration says about drivers.
 #[derive(Clone, Debug)]
@@ -272,7 +375,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
     if options.mock {
         table.push(Arc::new(mock::Mock::default()));
     }
-    table.into_iter().map(|driver| (driver.name(), driver)).collect()
+    table.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect()
 }
 
 /// Detaches everything mounted at or below `path`, deepest first. Call it before a directory is removed: removing

@@ -2,8 +2,12 @@
 
 mod client;
 mod connect;
+mod ending;
+mod gauges;
+mod hook_options;
 mod local;
 mod server;
+mod servers;
 mod store;
 
 use std::sync::Arc;
@@ -12,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::SignalKind;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +25,7 @@ use crate::api::Api;
 use crate::api::ApiConfig;
 use crate::api::ApiContext;
 use crate::api::dice::ThreadDice;
+use crate::api::forward::ServerDirectory;
 use crate::cli::AgentConsole;
 use crate::cli::Banner;
 use crate::clock::Clock;
@@ -37,6 +41,9 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use self::client::Client;
+use self::ending::Ending;
+use self::ending::Signals;
+use self::servers::StoredServers;
 
 pub use self::connect::Program;
 
@@ -56,6 +63,8 @@ enum RunError {
     Bootstrap(#[from] bootstrap::BootstrapError),
     #[error(transparent)]
     Agent(#[from] crate::agent::AgentError),
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Everything that runs in this process, for as long as it runs.
@@ -77,7 +86,11 @@ struct Process {
 async fn agent(config: AgentConfig, console: AgentConsole) -> u8 {
     start_log(&config);
     match serve(config, console).await {
-        Ok(()) => 0,
+        Ok(code) => code,
+        Err(error @ RunError::Refused(_)) => {
+            console.error(&format!("Error running agent: {error}"));
+            1
+        }
         Err(error) => {
             console.error(&format!("Error starting agent: {error}"));
             1
@@ -92,7 +105,9 @@ fn start_log(config: &AgentConfig) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
 }
 
-async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), RunError> {
+/// Runs until the process has to end; the exit code.
+async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, RunError> {
+    let mut signals = Signals::new();
     let setup = |error: crate::config::ConfigError| RunError::Setup(error.to_string());
     let mut listeners = Vec::new();
     for address in config.http_listeners().map_err(setup)? {
@@ -117,8 +132,8 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), Run
         http_addr,
         config,
     };
-    process.mirror();
     if process.config.server.enabled {
+        process.mirror();
         process.server().await?;
     }
     let client = if process.config.client.enabled { Some(process.client().await?) } else { None };
@@ -130,9 +145,16 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), Run
         process.tasks.spawn(serving);
     }
     console.started(&process.banner(client.as_ref()));
-    wait_for_end(console).await;
+    let ending = tokio::select! {
+        ending = signals.next(console) => ending,
+        why = ending::refused(client.as_ref()) => Ending::Refused(why),
+    };
+    let left = process.leave(&ending, client.as_ref(), &api, &mut signals, console).await;
     process.shut_down(client, &api, console).await;
-    Ok(())
+    match ending {
+        Ending::Refused(why) => Err(RunError::Refused(why)),
+        _ => Ok(u8::from(!left)),
+    }
 }
 
 impl Process {
@@ -212,8 +234,12 @@ impl Process {
                 config: json!({}),
             },
             local: client.map(Client::local),
+            servers: (!config.server.enabled).then(|| {
+                let servers = StoredServers::new(Arc::clone(&self.store), &self.keys);
+                Arc::new(servers) as Arc<dyn ServerDirectory>
+            }),
             planner: Arc::new(JobDryRun),
-            config: ApiConfig::default(),
+            config: ApiConfig { prometheus: config.telemetry.prometheus_metrics, ..ApiConfig::default() },
         })
     }
 
@@ -233,6 +259,35 @@ impl Process {
             state: self.store.describe(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Leaves the cluster in an orderly way if the configuration wants that for this ending; false if it does not, or
+    /// if a second signal cut it short.
+    async fn leave(
+        &self,
+        ending: &Ending,
+        client: Option<&Client>,
+        api: &Api,
+        signals: &mut Signals,
+        console: AgentConsole,
+    ) -> bool {
+        let wanted = match ending {
+            Ending::Interrupt => self.config.leave_on_interrupt,
+            Ending::Terminate => self.config.leave_on_terminate,
+            Ending::Refused(_) => false,
+        };
+        if !wanted {
+            return false;
+        }
+        console.step("Gracefully shutting down agent...");
+        let drain = self.config.client.drain_on_shutdown.as_ref().filter(|_| !self.config.dev);
+        if let (Some(client), Some(drain)) = (client, drain) {
+            tokio::select! {
+                () = ending::drain(api, client, drain) => {}
+                _ = signals.next(console) => return false,
+            }
+        }
+        true
     }
 
     /// First nothing new is accepted, then decisions stop, then the agent says its last words.
@@ -272,24 +327,5 @@ impl Process {
         if tokio::time::timeout(DEV_FAREWELL, quiet).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
-    }
-}
-
-/// Waits for SIGINT or SIGTERM. SIGHUP is noted: there is nothing to reload yet.
-async fn wait_for_end(console: AgentConsole) {
-    let stream = |kind| tokio::signal::unix::signal(kind).expect("signals can be watched");
-    let (mut interrupt, mut terminate, mut hangup) =
-        (stream(SignalKind::interrupt()), stream(SignalKind::terminate()), stream(SignalKind::hangup()));
-    loop {
-        let name = tokio::select! {
-            _ = interrupt.recv() => "interrupt",
-            _ = terminate.recv() => "terminated",
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: the configuration is read at start only");
-                continue;
-            }
-        };
-        console.step(&format!("Caught signal: {name}"));
-        return;
     }
 }

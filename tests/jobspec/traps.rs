@@ -310,7 +310,8 @@ fn reading_a_file_leaves_datacenters_pool_and_the_default_identity_to_the_server
 fn problems_come_in_a_fixed_order() {
     let text = "job \"j\" {\n type = \"odd\"\n priority = 500\n group \"g\" {\n count = -1\n restart {\n mode = \"odd\"\n }\n network {\n \
                 port \"a\" {\n to = -5\n }\n }\n task \"t\" {\n }\n }\n}\n";
-    let facts = Facts { lacks_namespace: true, lacks_pool: true, ..Facts::default() };
+    let homes = ["job is in nonexistent namespace", "job is in nonexistent node pool"];
+    let facts = Facts { missing_homes: homes.map(str::to_owned).to_vec(), ..Facts::default() };
     let found = jobspec::validate_in(&job(text), &facts).error_text().unwrap_or_default();
     let order = [
         "nonexistent namespace",

@@ -4,13 +4,12 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::read::nodes::BUILT_IN_POOLS;
 use crate::jobspec;
 use crate::jobspec::Defaults;
 use crate::jobspec::Facts;
 use crate::mirror::derive::REFUSED;
+use crate::mirror::derive::missing_homes;
 use crate::mirror::state::State;
-use crate::model::id::DEFAULT_NAMESPACE;
 use crate::model::job::Job;
 
 /// Reads a job in the form of the API.
@@ -32,7 +31,8 @@ pub fn decode(value: &Value) -> Result<Job, ApiError> {
 
 /// What a job gets in this cluster where it says nothing.
 pub fn defaults(api: &Api) -> Defaults {
-    Defaults { region: api.context.region.clone(), ..Defaults::default() }
+    let consul = api.context.mirror.read().has_consul();
+    Defaults { region: api.context.region.clone(), consul, ..Defaults::default() }
 }
 
 /// The problems and warnings of a job, after its defaults were filled in.
@@ -46,7 +46,6 @@ pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
 
 /// What the cluster knows about a job.
 fn facts(state: &State, job: &Job) -> Facts {
-    let is_built_in = BUILT_IN_POOLS.iter().any(|(name, _)| *name == job.node_pool);
     let offered = state.nodes.values().filter_map(|node| node.info.as_ref()).flat_map(|info| {
         info.value.drivers.iter().filter(|(_, driver)| driver.detected).map(|(name, _)| name.clone())
     });
@@ -55,8 +54,7 @@ fn facts(state: &State, job: &Job) -> Facts {
         .get("scheduler")
         .and_then(|config| config.value.get("MemoryOversubscriptionEnabled").and_then(Value::as_bool));
     Facts {
-        lacks_namespace: job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace),
-        lacks_pool: !is_built_in && !state.pools.contains_key(&job.node_pool),
+        missing_homes: missing_homes(state, job),
         memory_oversubscription: Some(scheduler.unwrap_or(false)),
         // Before the first node has registered, nothing can be said about drivers.
         drivers: (!state.nodes.is_empty()).then(|| offered.collect()),

@@ -2,6 +2,9 @@
 
 mod config;
 mod logs;
+mod network;
+mod pause;
+mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +18,7 @@ use bollard::errors::Error;
 use bollard::exec::CreateExecOptions;
 use bollard::exec::StartExecResults;
 use bollard::models::ContainerInspectResponse;
+use bollard::models::ContainerStatsResponse;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bollard::query_parameters::InspectContainerOptions;
@@ -31,6 +35,7 @@ use serde_json::Map;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use crate::model::id::AllocId;
 use crate::model::node::DriverInfo;
 
 use self::config::ALLOC_LABEL;
@@ -49,6 +54,8 @@ use super::logs::LogFiles;
 use super::options::Options;
 use super::process::parse_signal;
 use super::refuse;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 
 /// For answers that Docker gives at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -99,6 +106,8 @@ impl Default for DockerOptions {
 pub struct Docker {
     options: DockerOptions,
     followers: Mutex<BTreeMap<TaskId, JoinHandle<()>>>,
+    /// Held while the container is made that holds a namespace.
+    holding: tokio::sync::Mutex<()>,
 }
 
 /// What the handle of a container remembers.
@@ -150,7 +159,7 @@ impl Drop for Docker {
 impl Docker {
     /// Contacts nobody yet.
     pub fn new(options: DockerOptions) -> Self {
-        Self { options, followers: Mutex::default() }
+        Self { options, followers: Mutex::default(), holding: tokio::sync::Mutex::default() }
     }
 
     fn client(&self) -> Result<Client, DriverError> {
@@ -212,7 +221,8 @@ impl Docker {
     async fn create(&self, task: &TaskConfig) -> Result<String, DriverError> {
         let client = self.client()?;
         let name = config::container_name(task);
-        let body = config::container(&self.options, task).map_err(DriverError::Fatal)?;
+        let mut body = config::container(&self.options, task).map_err(DriverError::Fatal)?;
+        network::adapt(&mut body, task)?;
         for attempt in 0..2 {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             let error = match client.create_container(Some(options), body.clone()).await {
@@ -322,6 +332,30 @@ impl Docker {
     }
 }
 
+/// Docker's figures; their names depend on the version of control groups.
+fn usage(found: ContainerStatsResponse, pid: Option<i32>) -> TaskStats {
+    let cpu = found.cpu_stats.unwrap_or_default();
+    let time = cpu.cpu_usage.unwrap_or_default();
+    let throttling = cpu.throttling_data.unwrap_or_default();
+    let memory = found.memory_stats.unwrap_or_default();
+    let details = memory.stats.unwrap_or_default();
+    let detail = |names: [&str; 2]| names.iter().find_map(|name| details.get(*name).copied());
+    TaskStats {
+        cpu_time_ns: time.total_usage.unwrap_or(0),
+        user_ns: time.usage_in_usermode,
+        system_ns: time.usage_in_kernelmode,
+        throttled_periods: throttling.throttled_periods,
+        throttled_ns: throttling.throttled_time,
+        rss_bytes: detail(["rss", "anon"]).or(memory.usage).unwrap_or(0),
+        cache_bytes: detail(["cache", "file"]),
+        swap_bytes: details.get("swap").copied(),
+        usage_bytes: memory.usage,
+        max_usage_bytes: memory.max_usage,
+        pids: pid.into_iter().collect(),
+        ..TaskStats::default()
+    }
+}
+
 /// The first address of the container's networks.
 fn address(found: &ContainerInspectResponse) -> Option<String> {
     let networks = found.network_settings.as_ref()?.networks.as_ref()?;
@@ -333,6 +367,18 @@ fn address(found: &ContainerInspectResponse) -> Option<String> {
 impl Driver for Docker {
     fn name(&self) -> &'static str {
         "docker"
+    }
+
+    fn sets_hostname(&self) -> bool {
+        true
+    }
+
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        if !config::socket_path(&self.options.endpoint).exists() {
+            // Without Docker nothing of it can be left.
+            return Ok(());
+        }
+        self.discard(&network::holder(alloc)).await
     }
 
     async fn fingerprint(&self) -> DriverInfo {
@@ -356,6 +402,10 @@ impl Driver for Docker {
         super::healthy("docker", attributes)
     }
 
+    fn mounts_volumes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         config::validate(&self.options, config)
     }
@@ -367,6 +417,7 @@ impl Driver for Docker {
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&task.config))?;
         self.image(task, &progress).await?;
+        self.hold_network(task).await?;
         let container = self.create(task).await?;
         if let Err(error) = self.client()?.start_container(&container, None::<StartContainerOptions>).await {
             let _ = self.discard(&container).await;
@@ -375,6 +426,10 @@ impl Driver for Docker {
                 Some(_) => DriverError::Fatal(text),
                 None => DriverError::Recoverable(text),
             });
+        }
+        if let Err(error) = self.check_network(task, &container).await {
+            let _ = self.discard(&container).await;
+            return Err(error);
         }
         let state = State {
             logs: LogFiles::new(&task.dirs.logs, &task.id.task, &task.logs),
@@ -457,12 +512,7 @@ impl Driver for Docker {
             Box::pin(client.stats(&container, Some(options))).next().await.ok_or(DriverError::NotFound)?;
         let stats = stats.map_err(recoverable)?;
         let pid = self.inspect(&container).await?.state.and_then(|state| state.pid);
-        let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
-        Ok(TaskStats {
-            cpu_time_ns: cpu.unwrap_or(0),
-            rss_bytes: stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0),
-            pids: pid.and_then(|pid| i32::try_from(pid).ok()).into_iter().collect(),
-        })
+        Ok(usage(stats, pid.and_then(|pid| i32::try_from(pid).ok())))
     }
 
     async fn exec(
@@ -495,5 +545,9 @@ impl Driver for Docker {
         };
         let late = |_| DriverError::Recoverable(format!("command did not end within {timeout:?}"));
         tokio::time::timeout(timeout, run).await.map_err(late)?
+    }
+
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        session::start(self.client()?, &state_of(handle)?.container, request).await
     }
 }

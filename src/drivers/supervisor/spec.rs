@@ -24,6 +24,10 @@ pub enum Request {
     Run(Box<TaskSpec>),
     /// Run a command inside a running task.
     Exec(Box<ExecSpec>),
+    /// Keep the output of a task that someone else runs.
+    Relay(Box<RelaySpec>),
+    /// Run one with somebody at the other end of the connection.
+    Session(Box<SessionSpec>),
 }
 
 /// A task to supervise.
@@ -58,6 +62,9 @@ pub struct CommandSpec {
     pub user: Option<UserIds>,
     /// What the task may be allowed to do; `None` changes nothing.
     pub capabilities: Option<Capabilities>,
+    /// Do not make a file executable that is not.
+    #[serde(default)]
+    pub leave_mode: bool,
 }
 
 /// Capability numbers.
@@ -95,6 +102,9 @@ pub struct Bind {
     pub from: PathBuf,
     pub to: PathBuf,
     pub read_only: bool,
+    /// Mounts that the host makes below `from` later are seen, too.
+    #[serde(default)]
+    pub follows_host: bool,
 }
 
 /// A command to run inside a task.
@@ -106,6 +116,36 @@ pub struct ExecSpec {
     /// The task has namespaces of its own, which must be entered.
     pub isolated: bool,
     pub timeout_ms: u64,
+}
+
+/// Named pipes to read and where to write what comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelaySpec {
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+    pub logs: LogFiles,
+}
+
+/// The answer to [`Request::Relay`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RelayReply {
+    Started(Process),
+    Failed(String),
+}
+
+/// A command to run inside a task, interactively. Its time is not limited: it ends with the connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SessionSpec {
+    pub exec: ExecSpec,
+    pub tty: bool,
+}
+
+/// The answer to [`Request::Session`]. Once started, the connection carries frames (see `frames`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SessionReply {
+    Started,
+    /// It cannot be started; the text is for the user.
+    Failed(String),
 }
 
 /// The answer to [`Request::Run`].

@@ -46,10 +46,8 @@ pub struct Validation {
 /// What only the cluster knows about a job. By default nothing is held against it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// The job's namespace does not exist.
-    pub lacks_namespace: bool,
-    /// The job's node pool does not exist.
-    pub lacks_pool: bool,
+    /// What is to be said about a namespace and a node pool that do not exist.
+    pub missing_homes: Vec<String>,
     /// Whether tasks may use more memory than they reserve; absent where nobody knows.
     pub memory_oversubscription: Option<bool>,
     /// Drivers that some node offers; absent where nobody knows.
@@ -100,13 +98,9 @@ pub fn validate_in(job: &Job, facts: &Facts) -> Validation {
     for group in &job.task_groups {
         task::consul_clusters(group, &mut errors);
     }
-    if facts.lacks_namespace {
-        let text = format!("job {:?} is in nonexistent namespace {:?}", job.id, job.namespace);
-        errors.at("namespace", text);
-    }
-    if facts.lacks_pool {
-        let text = format!("job {:?} is in nonexistent node pool {:?}", job.id, job.node_pool);
-        errors.at("node_pool", text);
+    for text in &facts.missing_homes {
+        let attribute = if text.contains("node pool") { "node_pool" } else { "namespace" };
+        errors.at(attribute, text);
     }
     job_fields(job, kind, &mut errors);
     for group in &job.task_groups {
