@@ -225,7 +225,7 @@ fn parse_yaml(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diag
     let raw = yaml::parse(&text).map_err(|problem| Diagnostics::from(*problem))?;
     let job = fill::job(raw.clone())
         .map_err(|why| Diagnostic::at(&text, yaml::place_of_path(source.text, &why), "Invalid job", why))?;
-    Ok(Parsed { job, raw, warnings: Vec::new() })
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::default() })
 }
 
 /// A job without expressions has no use for variables that somebody gave on purpose.
