@@ -325,7 +325,8 @@ fn binds(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<String>, Stri
 
 fn mounts(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<Mount>, String> {
     let blocks = ["mount", "mounts"].into_iter().flat_map(|name| task.config.blocks(name));
-    let mut mounts = blocks.map(|block| mount(options, task, &block)).collect::<Result<Vec<Mount>, String>>()?;
+    let mut mounts =
+        blocks.map(|block| mount(options, task, &block)).collect::<Result<Vec<Mount>, String>>()?;
     mounts.extend(task.mounts.iter().filter(|volume| volume.selinux_label.is_empty()).map(volume_mount));
     Ok(mounts)
 }

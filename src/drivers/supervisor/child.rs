@@ -38,8 +38,10 @@ use nix::unistd::setuid;
 
 use super::spec::CommandSpec;
 
-/// Standard output and error of a new process.
-pub(super) struct Output<'a> {
+/// Standard input, output and error of a new process.
+pub(super) struct Streams<'a> {
+    /// Nothing to read when absent.
+    pub(super) stdin: Option<&'a OwnedFd>,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
 }
@@ -50,7 +52,7 @@ pub(super) struct Output<'a> {
 /// The text says which step failed and why.
 pub(super) fn spawn(
     command: &CommandSpec,
-    output: &Output<'_>,
+    streams: &Streams<'_>,
     prepare: impl FnOnce() -> Result<(), String>,
 ) -> Result<Pid, String> {
     let (errors_out, errors_in) =
@@ -59,7 +61,7 @@ pub(super) fn spawn(
     match unsafe { fork() }.map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Child => {
             drop(errors_out);
-            let Err(text) = become_program(command, output, prepare);
+            let Err(text) = become_program(command, streams, prepare);
             let _ = fs::File::from(errors_in).write_all(text.as_bytes());
             // SAFETY: ends this child without running anything that belongs to its parent.
             unsafe { libc::_exit(127) }
@@ -82,10 +84,10 @@ enum Never {}
 
 fn become_program(
     command: &CommandSpec,
-    output: &Output<'_>,
+    streams: &Streams<'_>,
     prepare: impl FnOnce() -> Result<(), String>,
 ) -> Result<Never, String> {
-    redirect(output).map_err(|error| format!("cannot redirect output: {error}"))?;
+    redirect(streams).map_err(|error| format!("cannot redirect input and output: {error}"))?;
     reset_signals();
     let _ = nix::unistd::setsid();
     prepare()?;
@@ -96,9 +98,10 @@ fn become_program(
     execute(command, &program)
 }
 
-fn redirect(output: &Output<'_>) -> io::Result<()> {
+fn redirect(streams: &Streams<'_>) -> io::Result<()> {
     let null = fs::File::open("/dev/null")?;
-    let ours = [null.as_raw_fd(), output.stdout.as_raw_fd(), output.stderr.as_raw_fd()];
+    let stdin = streams.stdin.map_or(null.as_raw_fd(), AsRawFd::as_raw_fd);
+    let ours = [stdin, streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
     // Descriptors may already have the numbers that are to be replaced: move them out of the way first.
     let mut moved = [0; 3];
     for (fd, moved) in ours.iter().zip(&mut moved) {

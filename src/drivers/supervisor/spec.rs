@@ -26,6 +26,8 @@ pub enum Request {
     Exec(Box<ExecSpec>),
     /// Keep the output of a task that someone else runs.
     Relay(Box<RelaySpec>),
+    /// Run one with somebody at the other end of the connection.
+    Session(Box<SessionSpec>),
 }
 
 /// A task to supervise.
@@ -131,6 +133,21 @@ pub struct RelaySpec {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum RelayReply {
     Started(Process),
+    Failed(String),
+}
+
+/// A command to run inside a task, interactively. Its time is not limited: it ends with the connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SessionSpec {
+    pub exec: ExecSpec,
+    pub tty: bool,
+}
+
+/// The answer to [`Request::Session`]. Once started, the connection carries frames (see `frames`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SessionReply {
+    Started,
+    /// It cannot be started; the text is for the user.
     Failed(String),
 }
 
