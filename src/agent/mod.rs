@@ -25,6 +25,7 @@ mod leftovers;
 pub mod lifecycle;
 pub mod machine;
 pub mod migration;
+pub mod overrides;
 pub mod real;
 pub mod register;
 pub mod report;

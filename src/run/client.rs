@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::Agent;
@@ -23,6 +24,8 @@ use crate::agent::gc::CollectionLimits;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::machine::MachineConfig;
 use crate::agent::migration::OverHttp;
+use crate::agent::overrides;
+use crate::agent::overrides::Overrides;
 use crate::agent::real::RealWorkload;
 use crate::agent::register::Lease;
 use crate::agent::surroundings::StandardSurroundings;
@@ -106,10 +109,16 @@ impl Client {
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
+        let (overrides, overrides_seen) = watch::channel(Overrides::new());
+        let (follow_store, follow_keys) = (Arc::clone(&store), keys.clone());
         let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
+        let following = overrides::follow(follow_store, follow_keys, handle.node_id(), overrides);
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), options, drivers, Arc::clone(&handle), node);
+        let looking = look_again(config.clone(), options, drivers, Arc::clone(&handle), node, overrides_seen);
+        let looking = async move {
+            tokio::join!(looking, following);
+        };
         let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
         Ok(Self { handle, local, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
@@ -162,10 +171,18 @@ async fn look_again(
     drivers: Drivers,
     handle: Arc<AgentHandle>,
     node: watch::Sender<Arc<NodeInfo>>,
+    mut overrides: watch::Receiver<Overrides>,
 ) {
     options.ask_cloud = false;
+    let mut due = Instant::now() + LOOK_AGAIN;
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => due = Instant::now() + LOOK_AGAIN,
+            Ok(()) = overrides.changed() => {
+                node.send_replace(overrides::applied(&handle.info(), &overrides.borrow_and_update()));
+                continue;
+            }
+        }
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let old = handle.info();
         let mut info = node_info(&config, &options, found);
@@ -182,7 +199,7 @@ async fn look_again(
             }
         }
         handle.set_info(info);
-        node.send_replace(handle.info());
+        node.send_replace(overrides::applied(&handle.info(), &overrides.borrow()));
     }
 }
 
