@@ -1,42 +1,47 @@
 //! Finds out what this machine is and has: node attributes, resources and drivers.
 
 mod cloud;
+mod network;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::path::PathBuf;
 
+use parking_lot::Mutex;
+
+use crate::agent::consul;
+use crate::agent::consul::Client;
+use crate::agent::network::NetworkOptions;
 use crate::drivers::Drivers;
 use crate::drivers::cgroup::Hierarchy;
-use crate::model::network::Network;
 use crate::model::node::DriverInfo;
-use crate::model::node::NodeAddress;
+use crate::model::node::HostNetwork;
 use crate::model::node::NodeCpu;
 use crate::model::node::NodeDisk;
 use crate::model::node::NodeMemory;
-use crate::model::node::NodeNetwork;
 use crate::model::node::NodeResources;
 
 /// The Nomad release whose behaviour jobs may rely on in constraints.
 const COMPATIBLE_VERSION: &str = "1.9.7";
 /// MHz assumed where the machine says nothing at all.
 const UNKNOWN_MHZ: u64 = 1000;
-/// Mbit/s assumed for an interface that does not tell its speed.
-const UNKNOWN_SPEED: i64 = 1000;
 const SIGNALS: &str = "SIGABRT,SIGALRM,SIGBUS,SIGCONT,SIGFPE,SIGHUP,SIGILL,SIGINT,SIGIO,SIGIOT,SIGKILL,SIGNULL,\
     SIGPIPE,SIGPROF,SIGQUIT,SIGSEGV,SIGSTOP,SIGSYS,SIGTERM,SIGTRAP,SIGTSTP,SIGTTIN,SIGTTOU,SIGUSR1,SIGUSR2,\
     SIGWINCH,SIGXCPU,SIGXFSZ";
 
 /// What the agent's configuration says about the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct FingerprintOptions {
     /// Where allocations live; decides which disk counts.
     pub alloc_dir: PathBuf,
     /// The interface to offer; empty chooses the one of the default route.
     pub network_interface: String,
+    /// Of an interface's addresses, one of IPv6 is taken first.
+    pub prefer_ipv6: bool,
+    /// Mbit/s, instead of what the interface tells.
+    pub network_speed: Option<i64>,
     /// MHz of the whole machine, instead of what was found.
     pub cpu_total_compute: Option<i64>,
     /// MiB, instead of what was found.
@@ -57,16 +62,27 @@ pub struct FingerprintOptions {
     pub ask_cloud: bool,
     /// Inclusive range of ports that the scheduler may choose.
     pub dynamic_ports: (u16, u16),
-    pub cni_path: PathBuf,
+    /// Directories of CNI plugins, in order.
+    pub cni_path: Vec<PathBuf>,
+    /// Directory of the networks that jobs call `cni/<name>`.
+    pub cni_config_dir: PathBuf,
+    pub bridge_name: String,
+    pub bridge_hairpin: bool,
+    pub host_networks: BTreeMap<String, HostNetwork>,
     /// `ip:port` of the agent's HTTP API.
     pub advertise: String,
+    /// The machine's Consul agent.
+    pub consul: Option<Client>,
 }
 
 impl Default for FingerprintOptions {
     fn default() -> Self {
+        let networks = NetworkOptions::default();
         Self {
             alloc_dir: PathBuf::from("/"),
             network_interface: String::new(),
+            prefer_ipv6: false,
+            network_speed: None,
             cpu_total_compute: None,
             memory_total_mb: None,
             disk_total_mb: None,
@@ -77,8 +93,13 @@ impl Default for FingerprintOptions {
             parts: PartFilter::default(),
             ask_cloud: true,
             dynamic_ports: (20_000, 32_000),
-            cni_path: PathBuf::from("/opt/cni/bin"),
+            cni_path: networks.cni_path,
+            cni_config_dir: networks.cni_config_dir,
+            bridge_name: networks.bridge,
+            bridge_hairpin: networks.hairpin,
+            host_networks: BTreeMap::new(),
             advertise: String::new(),
+            consul: None,
         }
     }
 }
@@ -150,8 +171,7 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
         ("cgroup", cgroups),
         ("landlock", landlock),
         ("storage", storage),
-        ("network", network),
-        ("plugins_cni", plugins),
+        ("network", network::interfaces),
         ("nomad", versions),
     ];
     for (name, look) in parts {
@@ -163,12 +183,21 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
     let firmware = firmware.map(|name| trimmed(format!("/sys/class/dmi/id/{name}")));
     let wanted = |part: &str| options.ask_cloud && options.parts.has(part);
     found.attributes.extend(cloud::attributes(&firmware, cloud::METADATA, wanted).await);
+    if options.parts.has("plugins_cni") {
+        network::plugins(options, &mut found).await;
+    }
+    if let Some(consul) = options.consul.as_ref().filter(|_| options.parts.has("consul")) {
+        match consul::fingerprint::attributes(consul).await {
+            Ok(attributes) => found.attributes.extend(attributes),
+            Err(error) => warn_once(format!("no attributes of Consul: {error}")),
+        }
+    }
     for (name, driver) in drivers {
         let info = driver.fingerprint().await;
         if info.detected && info.healthy {
             found.attributes.extend(info.attributes.clone());
         }
-        found.drivers.insert((*name).to_owned(), info);
+        found.drivers.insert(name.clone(), info);
     }
     found
 }
@@ -179,6 +208,14 @@ impl Fingerprint {
         if !value.is_empty() {
             self.attributes.insert(name.to_owned(), value);
         }
+    }
+}
+
+/// Warns of something that is found with every look at the machine: once.
+fn warn_once(text: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().insert(text.clone()) {
+        tracing::warn!("{text}");
     }
 }
 
@@ -355,85 +392,10 @@ fn volume_of(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn network(options: &FingerprintOptions, found: &mut Fingerprint) {
-    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let device = if options.network_interface.is_empty() {
-        default_interface(&routes).unwrap_or_else(|| "lo".to_owned())
-    } else {
-        options.network_interface.clone()
-    };
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let usable = |address: &IpAddr| match address {
-        IpAddr::V4(_) => true,
-        // Link-local addresses mean nothing to other machines.
-        IpAddr::V6(address) => !address.is_unicast_link_local(),
-    };
-    let mut addresses: Vec<IpAddr> =
-        interfaces.iter().filter(|one| one.name == device).map(|one| one.ip()).filter(usable).collect();
-    addresses.sort_by_key(|address| address.is_ipv6());
-    let ip = addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    found.ip = ip.to_string();
-    found.set("unique.network.ip-address", ip);
-    let speed = trimmed(format!("/sys/class/net/{device}/speed")).parse().ok().filter(|speed| *speed > 0);
-    let speed = speed.unwrap_or(UNKNOWN_SPEED);
-    let width = if ip.is_ipv4() { 32 } else { 128 };
-    found.resources.networks = vec![Network {
-        mode: "host".to_owned(),
-        device: device.clone(),
-        cidr: format!("{ip}/{width}"),
-        ip: ip.to_string(),
-        mbits: speed,
-        ..Network::default()
-    }];
-    let address = |address: &IpAddr| NodeAddress {
-        family: if address.is_ipv4() { "ipv4" } else { "ipv6" }.to_owned(),
-        alias: "default".to_owned(),
-        address: address.to_string(),
-        ..NodeAddress::default()
-    };
-    // One address per name: with two, a static port could be granted twice, once on each, and whatever listens on
-    // all addresses would then fail to start.
-    let offered = addresses.iter().take(1);
-    found.resources.node_networks = vec![NodeNetwork {
-        mode: "host".to_owned(),
-        mac_address: trimmed(format!("/sys/class/net/{device}/address")),
-        device,
-        speed,
-        addresses: offered.map(address).collect(),
-    }];
-    (found.resources.min_dynamic_port, found.resources.max_dynamic_port) = options.dynamic_ports;
-}
-
-/// The interface of the default route with the lowest metric, from `/proc/net/route`.
-fn default_interface(routes: &str) -> Option<String> {
-    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
-    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
-}
-
-/// Without its plugins, bridge networking would fail on every start: it is offered only where they are.
-fn plugins(options: &FingerprintOptions, found: &mut Fingerprint) {
-    let has = |name: &str| options.cni_path.join(name).is_file();
-    if ["bridge", "firewall", "host-local", "loopback", "portmap"].iter().all(|name| has(name)) {
-        let bridge = || "bridge".to_owned();
-        found.resources.networks.push(Network {
-            mode: bridge(),
-            device: "nomad".to_owned(),
-            ..Network::default()
-        });
-        found.resources.node_networks.push(NodeNetwork {
-            mode: bridge(),
-            device: "nomad".to_owned(),
-            ..NodeNetwork::default()
-        });
-    }
-}
-
 fn versions(options: &FingerprintOptions, found: &mut Fingerprint) {
     found.set("nomad.version", COMPATIBLE_VERSION);
     found.set("herder.version", env!("CARGO_PKG_VERSION"));
     found.set("nomad.service_discovery", "true");
-    found.set("nomad.bridge.hairpin_mode", "false");
     found.set("unique.advertise.address", &options.advertise);
 }
 

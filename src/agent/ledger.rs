@@ -117,6 +117,9 @@ pub struct AllocRecord {
     /// Why it was refused on arrival; empty if it was not.
     #[serde(default)]
     pub rejected: String,
+    /// Why it failed before anything of it began: its description then. Empty if it did not.
+    #[serde(default)]
+    pub setup_error: String,
     /// When the allocation began here; deadlines of its health count from then.
     #[serde(default)]
     pub started_at: Time,
@@ -399,6 +402,7 @@ mod tests {
             health: None,
             network: None,
             rejected: String::new(),
+            setup_error: String::new(),
             started_at: Time::NEVER,
             ended_at: Time::NEVER,
             checks: BTreeMap::new(),

@@ -20,9 +20,11 @@ use crate::agent::hooks::Catalog;
 use crate::agent::hooks::HookError;
 use crate::agent::hooks::ServiceSink;
 use crate::agent::hooks::TaskExec;
+use crate::agent::hooks::TemplateOptions;
 use crate::agent::ledger::AllocRecord;
 use crate::agent::lifecycle::Role;
 use crate::agent::migration::Elsewhere;
+use crate::agent::network::Networks;
 use crate::agent::report::Outbox;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
@@ -57,6 +59,7 @@ pub struct MachineConfig {
     /// Inherited by tasks of some drivers; see `env::host_env`.
     pub host_env: BTreeMap<String, String>,
     pub artifacts: ArtifactOptions,
+    pub templates: Arc<TemplateOptions>,
     pub users: UserRules,
     /// How data of allocations on other nodes is had.
     pub elsewhere: Arc<dyn Elsewhere>,
@@ -64,6 +67,7 @@ pub struct MachineConfig {
     pub max_kill_timeout: Span,
     /// When directories of ended allocations are removed.
     pub collection: CollectionLimits,
+    pub networks: Arc<Networks>,
 }
 
 /// The machine while an agent is at work.

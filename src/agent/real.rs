@@ -33,6 +33,7 @@ use crate::agent::machine::Machine;
 use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
 use crate::agent::migration;
+use crate::agent::network;
 use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
@@ -505,6 +506,7 @@ fn new_record(setup: &Setup) -> AllocRecord {
         health: None,
         network: None,
         rejected: String::new(),
+        setup_error: String::new(),
         started_at: Time::NEVER,
         ended_at: Time::NEVER,
         checks: BTreeMap::new(),
@@ -529,6 +531,11 @@ impl Workload for RealWorkload {
         }
         self.clear_leftovers(&contents.allocs);
         let missing = Arc::new(Job::default());
+        let unended = contents.allocs.iter().filter(|(_, record)| record.ended_at.is_never());
+        let needed = unended.map(|(id, _)| *id).collect();
+        // Found before anything new can begin, removed while it does.
+        let leftovers = machine.config.networks.leftovers(&needed);
+        tokio::spawn(network::hook::sweep(Arc::clone(&machine), leftovers));
         for (id, record) in contents.allocs {
             let job = contents.jobs.get(&record.job).unwrap_or(&missing);
             let setup = Setup { allocation: Arc::new(record.allocation.clone()), job: Arc::clone(job) };

@@ -163,6 +163,8 @@ impl Isolated {
             }
         }
         binds.extend(volume_binds(config)?);
+        let files = config.network_files.places();
+        binds.extend(files.map(|(from, to)| bind(from, Path::new(to), true)));
         let hidden = config.dirs.private.strip_prefix(&config.dirs.task);
         let hidden = hidden.map(|inside| vec![Path::new("/").join(inside)]).unwrap_or_default();
         Ok(Launch {

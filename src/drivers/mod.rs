@@ -8,7 +8,9 @@ pub mod executor;
 pub mod java;
 pub mod logs;
 pub mod mock;
+pub mod network;
 pub mod options;
+pub mod plugin;
 pub mod process;
 pub mod raw_exec;
 pub mod supervisor;
@@ -33,6 +35,7 @@ use crate::model::resources::AllocatedTask;
 use crate::model::task::LogConfig;
 
 use self::executor::Executor;
+use self::network::NetworkFiles;
 use self::supervisor::Supervisor;
 
 /// Names one run of one task on this node.
@@ -69,6 +72,8 @@ pub struct TaskConfig {
     pub network_mode: String,
     /// Path of the network namespace that the task must join, if the group has one.
     pub network_namespace: Option<PathBuf>,
+    #[serde(default)]
+    pub network_files: NetworkFiles,
     /// The signal that asks the task to end; the driver's default when empty.
     pub kill_signal: String,
     /// Volumes of the host, for drivers that can mount them (see [`Driver::mounts_volumes`]).
@@ -194,7 +199,12 @@ pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// The name used in job files.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+
+    /// True if its tasks have a root directory of their own, with `/alloc`, `/local` and `/secrets` in it.
+    fn own_root(&self) -> bool {
+        false
+    }
 
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
@@ -203,6 +213,16 @@ pub trait Driver: Send + Sync + 'static {
     fn mounts_volumes(&self) -> bool {
         false
     }
+
+    /// Returns when the fingerprint is no longer `known`, for drivers that notice by themselves. The others are
+    /// asked from time to time.
+    async fn health_changed(&self, known: &DriverInfo) {
+        let _ = known;
+        std::future::pending().await
+    }
+
+    /// The agent goes: ends whatever serves the driver, but no task.
+    async fn close(&self) {}
 
     /// Checks options without running anything; every problem, in the job file's words.
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
@@ -242,10 +262,27 @@ pub trait Driver: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError>;
+
+    /// Whether tasks can join a network namespace that their group has to itself.
+    fn joins_networks(&self) -> bool {
+        true
+    }
+
+    /// Whether tasks in such a namespace can have a hostname of their own.
+    fn sets_hostname(&self) -> bool {
+        false
+    }
+
+    /// Removes what the driver made for the network namespace of an allocation whose tasks have all ended.
+    /// Idempotent.
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        let _ = alloc;
+        Ok(())
+    }
 }
 
 /// Drivers by name.
-pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;
+pub type Drivers = BTreeMap<String, Arc<dyn Driver>>;
 
 /// What the agent's configuration says about drivers.
 #[derive(Clone, Debug)]
@@ -301,7 +338,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
     if options.mock {
         table.push(Arc::new(mock::Mock::default()));
     }
-    table.into_iter().map(|driver| (driver.name(), driver)).collect()
+    table.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect()
 }
 
 /// Detaches everything mounted at or below `path`, deepest first. Call it before a directory is removed: removing

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use futures::future::select_all;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::Agent;
@@ -15,15 +16,19 @@ use crate::agent::AgentConfig as NodeConfig;
 use crate::agent::AgentHandle;
 use crate::agent::Memory;
 use crate::agent::catalog::StoreCatalog;
+use crate::agent::consul::Client as ConsulClient;
+use crate::agent::consul::ConsulOptions;
+use crate::agent::consul::Registry;
 use crate::agent::env;
 use crate::agent::fingerprint;
 use crate::agent::fingerprint::Fingerprint;
 use crate::agent::fingerprint::FingerprintOptions;
 use crate::agent::fingerprint::PartFilter;
 use crate::agent::gc::CollectionLimits;
-use crate::agent::hooks::ArtifactOptions;
 use crate::agent::machine::MachineConfig;
 use crate::agent::migration::OverHttp;
+use crate::agent::network::NetworkOptions;
+use crate::agent::network::Networks;
 use crate::agent::overrides;
 use crate::agent::overrides::Overrides;
 use crate::agent::real::RealWorkload;
@@ -34,10 +39,15 @@ use crate::api::local::LocalAgent;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::config::ClientConfig;
+use crate::config::ConsulConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
+use crate::drivers::plugin;
+use crate::drivers::plugin::PluginOptions;
+use crate::drivers::supervisor::Supervisor;
 use crate::model::id::NodeId;
+use crate::model::node::DriverInfo;
 use crate::model::node::HostNetwork;
 use crate::model::node::HostVolume;
 use crate::model::node::NodeDisk;
@@ -51,10 +61,16 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use super::RunError;
+use super::hook_options;
 use super::local::Local;
 
 /// How often the machine is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The shortest pause between two looks, however often something changes.
+const SHORTEST_LOOK: Duration = Duration::from_millis(500);
+
+/// For plugins that listen on a port of this machine.
+const PLUGIN_PORTS: (u16, u16) = (14_000, 14_512);
 
 /// A refused registration is final after this time: more than twice the lease of an agent.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(25);
@@ -69,7 +85,9 @@ const KEPT: &[&str] = &["unique.storage.", "platform.", "unique.platform."];
 pub(super) struct Client {
     handle: Arc<AgentHandle>,
     local: Arc<Local>,
+    drivers: Drivers,
     _looking: AbortOnDropHandle<()>,
+    _consul: Option<AbortOnDropHandle<()>>,
 }
 
 impl Client {
@@ -87,9 +105,13 @@ impl Client {
         for path in [&alloc_root, &config.client.state_dir] {
             std::fs::create_dir_all(path).map_err(|cause| made(path, cause))?;
         }
-        let mut drivers = drivers::all(&driver_options(config));
+        let mut drivers = all_drivers(config).await;
         drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr)?;
+        let consul = options.consul.clone().map(|client| {
+            // One name per agent that outlives it: what an earlier one registered is this one's to remove.
+            Registry::new(client, config.client.state_dir.display().to_string())
+        });
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let info = node_info(config, &options, found);
         let (node, node_seen) = watch::channel(Arc::new(info.clone()));
@@ -97,15 +119,17 @@ impl Client {
             alloc_root: alloc_root.clone(),
             region: config.region.clone(),
             drivers: drivers.clone(),
-            surroundings: Arc::new(StandardSurroundings),
+            surroundings: Arc::new(StandardSurroundings { consul: consul.clone() }),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
+            artifacts: hook_options::artifacts(&config.client.artifact)?,
+            templates: Arc::new(hook_options::templates(&config.client.template)?),
             host_env: env::host_env(config.client.options.get("env.denylist").map(String::as_str)),
-            artifacts: ArtifactOptions::default(),
             elsewhere: Arc::new(OverHttp::new(Arc::clone(&store), keys.clone())),
             users: UserRules::from_options(&config.client.options),
             max_kill_timeout: config.client.max_kill_timeout,
             collection: collection_limits(config),
+            networks: Arc::new(Networks::new(network_options(&config.client))),
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
@@ -115,12 +139,16 @@ impl Client {
         let following = overrides::follow(follow_store, follow_keys, handle.node_id(), overrides);
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), options, drivers, Arc::clone(&handle), node, overrides_seen);
+        let node = Arc::new(node);
+        let changing = apply_overrides(Arc::clone(&handle), Arc::clone(&node), overrides_seen.clone());
+        let looking =
+            look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node, overrides_seen);
         let looking = async move {
-            tokio::join!(looking, following);
+            tokio::join!(looking, following, changing);
         };
         let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
-        Ok(Self { handle, local, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
+        let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
+        Ok(Self { handle, local, drivers, _consul, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -161,6 +189,18 @@ impl Client {
     /// Ends the agent; its tasks go on.
     pub(super) async fn shut_down(self) {
         self.handle.shutdown().await;
+        join_all(self.drivers.values().map(|driver| driver.close())).await;
+    }
+}
+
+/// Shows tasks at once what operators set.
+async fn apply_overrides(
+    handle: Arc<AgentHandle>,
+    node: Arc<watch::Sender<Arc<NodeInfo>>>,
+    mut changed: watch::Receiver<Overrides>,
+) {
+    while changed.changed().await.is_ok() {
+        node.send_replace(overrides::applied(&handle.info(), &changed.borrow_and_update()));
     }
 }
 
@@ -170,19 +210,21 @@ async fn look_again(
     mut options: FingerprintOptions,
     drivers: Drivers,
     handle: Arc<AgentHandle>,
-    node: watch::Sender<Arc<NodeInfo>>,
-    mut overrides: watch::Receiver<Overrides>,
+    node: Arc<watch::Sender<Arc<NodeInfo>>>,
+    overrides: watch::Receiver<Overrides>,
 ) {
     options.ask_cloud = false;
-    let mut due = Instant::now() + LOOK_AGAIN;
     loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => due = Instant::now() + LOOK_AGAIN,
-            Ok(()) = overrides.changed() => {
-                node.send_replace(overrides::applied(&handle.info(), &overrides.borrow_and_update()));
-                continue;
-            }
-        }
+        let before = handle.info();
+        let none = DriverInfo::default();
+        let changes = drivers.iter().map(|(name, driver)| {
+            let known = before.drivers.get(name).unwrap_or(&none);
+            driver.health_changed(known)
+        });
+        tokio::time::sleep(SHORTEST_LOOK).await;
+        // Some drivers notice by themselves that they cannot work any more, or can again.
+        let noticed = select_all(changes.chain([Box::pin(std::future::pending()) as _]));
+        let _ = tokio::time::timeout(LOOK_AGAIN, noticed).await;
         let found = fingerprint::fingerprint(&options, &drivers).await;
         let old = handle.info();
         let mut info = node_info(&config, &options, found);
@@ -238,9 +280,13 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         let list = parse_port_ranges(list).map_err(bad)?;
         Ok::<_, RunError>((!list.is_empty()).then_some(list))
     };
+    let networks = network_options(client);
+    let consul = config.consul.as_ref().map(|consul| ConsulClient::new(consul_options(consul))).transpose();
     Ok(FingerprintOptions {
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
+        prefer_ipv6: client.preferred_address_family == "ipv6",
+        network_speed: Some(client.network_speed).filter(|speed| *speed > 0),
         cpu_total_compute: given(client.cpu_total_compute),
         memory_total_mb: given(client.memory_total_mb),
         disk_total_mb: given(client.disk_total_mb),
@@ -251,9 +297,87 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         parts: PartFilter::from_options(&client.options),
         ask_cloud: true,
         dynamic_ports: (client.min_dynamic_port, client.max_dynamic_port),
-        cni_path: PathBuf::from(&client.cni_path),
+        cni_path: networks.cni_path,
+        cni_config_dir: networks.cni_config_dir,
+        bridge_name: networks.bridge,
+        bridge_hairpin: networks.hairpin,
+        host_networks: host_networks(client),
         advertise: http_addr.to_owned(),
+        consul: consul.map_err(|error| RunError::Setup(error.to_string()))?,
     })
+}
+
+/// The built-in drivers, and those that are programs of their own.
+async fn all_drivers(config: &AgentConfig) -> Drivers {
+    let options = driver_options(config);
+    let supervisor = options.supervisor.clone();
+    let mut drivers = drivers::all(&options);
+    let options = plugin_options(config, supervisor);
+    for (name, driver) in plugin::discover(&options).await {
+        if drivers.insert(name.clone(), driver).is_some() {
+            tracing::warn!(driver = %name, "a plugin takes the place of the built-in driver");
+        }
+    }
+    drivers
+}
+
+fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions {
+    let configured = config.plugin.iter().map(|(name, plugin)| {
+        let options = match &plugin.config {
+            Value::Array(blocks) => blocks.first().and_then(Value::as_object),
+            options => options.as_object(),
+        };
+        (name.clone(), (plugin.args.clone(), options.cloned().unwrap_or_default()))
+    });
+    PluginOptions {
+        dir: config.plugin_dir.clone(),
+        state: config.client.state_dir.join("plugins"),
+        ports: PLUGIN_PORTS,
+        configured: configured.collect(),
+        supervisor,
+    }
+}
+
+fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+    ConsulOptions {
+        address: config.address.clone(),
+        token: config.token.clone(),
+        auth: config.auth.clone(),
+        ssl: config.ssl,
+        verify_ssl: config.verify_ssl,
+        ca_file: config.ca_file.clone(),
+        cert_file: config.cert_file.clone(),
+        key_file: config.key_file.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout.to_std(),
+    }
+}
+
+fn network_options(client: &ClientConfig) -> NetworkOptions {
+    NetworkOptions {
+        cni_path: client.cni_path.split(':').filter(|dir| !dir.is_empty()).map(PathBuf::from).collect(),
+        cni_config_dir: client.cni_config_dir.clone(),
+        bridge: client.bridge_network_name.clone(),
+        subnet: client.bridge_network_subnet.clone(),
+        subnet_ipv6: client.bridge_network_subnet_ipv6.clone(),
+        hairpin: client.bridge_network_hairpin_mode,
+        bind_wildcard: client.bind_wildcard_default_host_network,
+        owner: client.state_dir.clone(),
+        ..NetworkOptions::default()
+    }
+}
+
+fn host_networks(client: &ClientConfig) -> BTreeMap<String, HostNetwork> {
+    let networks = client.host_network.iter().map(|(name, network)| {
+        let network = HostNetwork {
+            name: name.clone(),
+            cidr: network.cidr.clone(),
+            interface: network.interface.clone(),
+            reserved_ports: network.reserved_ports.clone(),
+        };
+        (name.clone(), network)
+    });
+    networks.collect()
 }
 
 fn driver_options(config: &AgentConfig) -> DriverOptions {
@@ -291,15 +415,6 @@ fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerpr
         let path = volume.path.display().to_string();
         (name.clone(), HostVolume { name: name.clone(), path, read_only: volume.read_only })
     });
-    let networks = client.host_network.iter().map(|(name, network)| {
-        let network = HostNetwork {
-            name: name.clone(),
-            cidr: network.cidr.clone(),
-            interface: network.interface.clone(),
-            reserved_ports: network.reserved_ports.clone(),
-        };
-        (name.clone(), network)
-    });
     NodeInfo {
         name: config.name.clone(),
         datacenter: config.datacenter.clone(),
@@ -317,7 +432,7 @@ fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerpr
         },
         drivers: found.drivers,
         host_volumes: volumes.collect::<BTreeMap<_, _>>(),
-        host_networks: networks.collect::<BTreeMap<_, _>>(),
+        host_networks: host_networks(client),
         ..NodeInfo::default()
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod connect;
 mod ending;
+mod hook_options;
 mod local;
 mod server;
 mod store;

@@ -23,6 +23,8 @@ use crate::agent::ledger::TaskRecord;
 use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
 use crate::agent::machine::Setup;
+use crate::agent::network;
+use crate::agent::network::hook::NetworkError;
 use crate::agent::real::Slots;
 use crate::agent::task::TaskRequest;
 use crate::model::allocation::TaskRunState;
@@ -61,6 +63,10 @@ impl AllocRunner {
             return self.finish().await;
         }
         let setup = self.orders.borrow().setup.clone();
+        if !fresh && let Err(error) = network::hook::restore(&self.shared, &setup).await {
+            self.fail_network(&error);
+            return self.finish().await;
+        }
         let mut group = Group::new(&self.shared, &self.machine, setup);
         group.stop = self.orders.borrow().stop;
         group.run(&mut self.orders, &mut self.requests).await;
@@ -102,6 +108,10 @@ impl AllocRunner {
         }
         if let Err(reason) = self.make_directories(&setup).await {
             self.fail_all(&reason);
+            return false;
+        }
+        if let Err(error) = network::hook::set_up(&self.shared, &setup).await {
+            self.fail_network(&error);
             return false;
         }
         self.bring_over(&setup).await;
@@ -154,12 +164,24 @@ impl AllocRunner {
         }
     }
 
+    fn fail_network(&self, error: &NetworkError) {
+        match error {
+            NetworkError::Refused(_) => {
+                self.bury("");
+                self.shared.record.lock().setup_error = error.to_string();
+            }
+            NetworkError::Failed(_) => self.fail_all(&error.to_string()),
+        }
+    }
+
     async fn save_and_report(&self) {
         let setup = self.orders.borrow().setup.clone();
         save_and_report(&self.shared, &self.machine, &setup).await;
     }
 
     async fn finish(&mut self) {
+        let setup = self.orders.borrow().setup.clone();
+        network::hook::tear_down(&self.shared, &setup).await;
         let id = self.shared.record.lock().allocation.id;
         let root = self.machine.config.alloc_root.clone();
         // What stays for people to look at holds no secrets, and no memory.

@@ -44,6 +44,8 @@ pub fn report_of(record: &AllocRecord, group: Option<&TaskGroup>) -> AllocationR
     let (mut status, mut text) = lifecycle::client_status(group.unwrap_or(&nothing), &states);
     if !record.rejected.is_empty() {
         (status, text) = (ClientStatus::Failed, record.rejected.as_str());
+    } else if !record.setup_error.is_empty() {
+        (status, text) = (ClientStatus::Failed, record.setup_error.as_str());
     } else if record.started_at.is_never() && status == ClientStatus::Pending {
         text = "";
     }

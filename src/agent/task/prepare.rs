@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine;
 
@@ -113,12 +114,12 @@ impl TaskRunner {
         let resolve = |name: &str| env::lookup(&env, &names, name);
         let options = ArtifactOptions { user: task.user.clone(), ..self.machine.config.artifacts.clone() };
         let progress = self.hook_progress(events::hook_message);
-        let surroundings = &self.machine.config.surroundings;
+        let surroundings = Arc::clone(&self.machine.config.surroundings);
         let dirs = self.dirs(setup);
         for artifact in &task.artifacts {
             let artifact = env::interpolate_block(artifact, &resolve);
             let fetched = surroundings.fetch(&artifact, &dirs, &options, &progress);
-            fetched.await.map_err(|error| Trouble {
+            self.while_told(fetched).await.map_err(|error| Trouble {
                 event: events::download_failed(&error.message),
                 recoverable: error.recoverable,
                 fatal: false,

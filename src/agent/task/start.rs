@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use crate::agent::env;
 use crate::agent::events;
 use crate::agent::expand::Names;
+use crate::agent::hooks::HookError;
 use crate::agent::machine::Setup;
+use crate::agent::network;
 use crate::agent::task::Seen;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Trouble;
@@ -98,6 +100,9 @@ impl TaskRunner {
                 ignore_collision: port.ignore_collision,
             }));
         }
+        let dirs = self.dirs(setup);
+        let (network_namespace, network_files) = network::hook::of_task(&self.shared, setup, &dirs)
+            .map_err(|text| Trouble::hook("network", &HookError::recoverable(text)))?;
         Ok(TaskConfig {
             id: TaskId { alloc: setup.allocation.id, task: self.name.clone(), run: self.record.run },
             namespace: setup.allocation.namespace.clone(),
@@ -108,11 +113,12 @@ impl TaskRunner {
             user: task.user.clone(),
             config,
             env,
-            dirs: self.dirs(setup),
+            dirs,
             logs: task.log_config.clone().unwrap_or_default(),
             ports,
             network_mode: network_mode.unwrap_or_default(),
-            network_namespace: None,
+            network_namespace,
+            network_files,
             kill_signal: task.kill_signal.clone(),
             mounts: self.mounts(setup, task)?,
             grant,

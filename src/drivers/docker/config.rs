@@ -270,12 +270,8 @@ fn network_mode(task: &TaskConfig) -> Result<String, String> {
         return Ok(asked);
     }
     match (&task.network_namespace, task.network_mode.as_str()) {
-        (Some(_), "none") | (None, "none") => Ok("none".to_owned()),
-        // Docker joins other containers' networks, but no namespace that somebody else has made.
-        (Some(path), mode) => Err(format!(
-            "docker cannot join the network namespace {} of network mode {mode:?}; use network mode \"host\"",
-            path.display()
-        )),
+        (None, "none") => Ok("none".to_owned()),
+        (Some(_), _) => Ok(format!("container:{}", super::network::holder(task.id.alloc))),
         (None, _) => Ok("default".to_owned()),
     }
 }

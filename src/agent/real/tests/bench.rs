@@ -407,8 +407,8 @@ impl Bench {
     }
 
     pub(super) async fn agent(&self) -> Running {
-        let drivers: BTreeMap<&'static str, Arc<dyn Driver>> =
-            BTreeMap::from([("scripted", Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
+        let drivers: BTreeMap<String, Arc<dyn Driver>> =
+            BTreeMap::from([("scripted".to_owned(), Arc::new(Arc::clone(&self.driver)) as Arc<dyn Driver>)]);
         let store = Arc::new(self.store.clone());
         let disk = Arc::clone(&self.disk);
         let tasks = Arc::new(RealWorkload::new(MachineConfig {
@@ -420,6 +420,8 @@ impl Bench {
             node: self.info.subscribe(),
             host_env: BTreeMap::new(),
             artifacts: ArtifactOptions::default(),
+            templates: Arc::default(),
+            networks: Arc::default(),
             elsewhere: Arc::new(OverHttp::new(store.clone(), self.keys.clone())),
             users: UserRules { drivers: ["scripted".to_owned()].into(), ..UserRules::default() },
             max_kill_timeout: Span::from_secs(30),
