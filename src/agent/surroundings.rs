@@ -96,12 +96,8 @@ pub trait Services: Send + Sync {
     fn results(&self) -> BTreeMap<String, CheckResult>;
 }
 
-/// The hooks of this program.
-#[derive(Default)]
-pub struct StandardSurroundings {
-    /// Where services of provider `consul` are registered.
-    pub consul: Option<Registry>,
-}
+/// The hooks of this program; services of provider `consul` are registered there, if it is given.
+pub struct StandardSurroundings(pub Option<Registry>);
 
 #[async_trait]
 impl Surroundings for StandardSurroundings {
