@@ -7,6 +7,7 @@
 mod file;
 mod schema;
 mod sections;
+mod syntax;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -28,6 +29,7 @@ pub use self::sections::PluginConfig;
 pub use self::sections::ReservedConfig;
 pub use self::sections::ServerConfig;
 pub use self::sections::TelemetryConfig;
+pub use self::sections::TemplateConfig;
 pub use self::sections::TlsConfig;
 pub use self::sections::split_endpoints;
 

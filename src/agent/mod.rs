@@ -22,8 +22,10 @@ pub mod hooks;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+mod leftovers;
 pub mod lifecycle;
 pub mod machine;
+pub mod migration;
 pub mod network;
 pub mod real;
 pub mod register;
@@ -33,6 +35,8 @@ pub mod surroundings;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod users;
+pub mod volumes;
 pub mod workload;
 
 use std::path::PathBuf;

@@ -133,7 +133,7 @@ impl Surroundings for StandardSurroundings {
         restarts: mpsc::Sender<CheckRestartRequest>,
         before: BTreeMap<String, CheckResult>,
     ) -> Box<dyn Services> {
-        Box::new(ServiceManager::resume(context, services, sink, restarts, before, self.consul.clone()))
+        Box::new(ServiceManager::resume(context, services, sink, restarts, before, self.0.clone()))
     }
 }
 

@@ -4,14 +4,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
-use serde_json::Map;
 use serde_json::Value;
 
 use super::ConfigError;
 use super::schema;
-
-/// Marks a quoted key while HCL is parsed, which knows bare ones only.
-const QUOTED: &str = "quoted__";
+use super::syntax;
 
 /// Reads a file, or the `*.hcl` and `*.json` of a directory in alphabetical order.
 ///
@@ -64,12 +61,7 @@ pub fn parse(name: &str, text: &str) -> Result<Value, String> {
     let raw: Value = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|why| format!("failed to decode JSON file {name}: {why}"))?
     } else {
-        let readable = bare_keys(text);
-        let value = hcl::from_str(&readable).map_err(|why| {
-            let why = why.to_string();
-            format!("failed to decode HCL file {name}: {}", why.trim())
-        })?;
-        restore_keys(value)
+        syntax::parse(text).map_err(|why| format!("failed to decode HCL file {name}: {why}"))?
     };
     let mut unknown = Vec::new();
     let shaped = schema::shape(raw, schema::FILE, &mut unknown);
@@ -82,44 +74,6 @@ pub fn parse(name: &str, text: &str) -> Result<Value, String> {
         .collect();
     let places = if lines.is_empty() { String::new() } else { format!(" ({})", lines.join(", ")) };
     Err(format!("unexpected keys {}{places}", unknown.join(", ")))
-}
-
-/// Rewrites `"key" = …` at the start of a line: HCL as Nomad's agents read it allows it, the parser does not.
-fn bare_keys(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start().len();
-        let (space, rest) = line.split_at(indent);
-        let quoted = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
-        match quoted {
-            Some((key, behind))
-                if behind.trim_start().starts_with('=') && !behind.trim_start().starts_with("==") =>
-            {
-                out.push_str(space);
-                out.push_str(QUOTED);
-                out.push_str(&hex::encode(key));
-                out.push_str(behind);
-            }
-            _ => out.push_str(line),
-        }
-    }
-    out
-}
-
-fn restore_keys(value: Value) -> Value {
-    match value {
-        Value::Object(map) => Value::Object(map.into_iter().map(restore_entry).collect::<Map<_, _>>()),
-        Value::Array(items) => Value::Array(items.into_iter().map(restore_keys).collect()),
-        other => other,
-    }
-}
-
-fn restore_entry((key, value): (String, Value)) -> (String, Value) {
-    let original = key
-        .strip_prefix(QUOTED)
-        .and_then(|digits| hex::decode(digits).ok())
-        .and_then(|bytes| String::from_utf8(bytes).ok());
-    (original.unwrap_or(key), restore_keys(value))
 }
 
 /// The first line that assigns or opens `key`, counted from 1.

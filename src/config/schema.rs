@@ -240,7 +240,7 @@ const CLIENT: &[(&str, Kind)] = &[
     ("chroot_env", Kind::Map),
     ("drain_on_shutdown", Block(&[("deadline", Scalar), ("force", Scalar), ("ignore_system_jobs", Scalar)])),
     ("artifact", Block(ARTIFACT)),
-    ("template", Any),
+    ("template", Block(TEMPLATE)),
     ("users", Any),
     ("fingerprint", Any),
 ];
@@ -261,6 +261,20 @@ const ARTIFACT: &[(&str, Kind)] = &[
     ("filesystem_isolation_extra_paths", Scalar),
     ("set_environment_variables", Scalar),
 ];
+
+const TEMPLATE: &[(&str, Kind)] = &[
+    ("function_denylist", Scalar),
+    ("function_blacklist", Scalar),
+    ("disable_file_sandbox", Flag),
+    ("max_stale", Scalar),
+    ("block_query_wait", Scalar),
+    ("wait", Block(WAIT)),
+    ("wait_bounds", Block(WAIT)),
+    ("consul_retry", Any),
+    ("vault_retry", Any),
+    ("nomad_retry", Any),
+];
+const WAIT: &[(&str, Kind)] = &[("min", Scalar), ("max", Scalar)];
 
 const ACL: &[(&str, Kind)] = &[
     ("enabled", Flag),

@@ -196,6 +196,7 @@ pub struct ClientConfig {
     pub chroot_env: BTreeMap<String, String>,
     pub drain_on_shutdown: Option<DrainOnShutdown>,
     pub artifact: ArtifactConfig,
+    pub template: TemplateConfig,
     /// Servers of a client without etcd, `host:port`. Agents reach etcd themselves.
     #[serde(deserialize_with = "null_list")]
     pub servers: Vec<String>,
@@ -245,6 +246,7 @@ impl Default for ClientConfig {
             chroot_env: BTreeMap::new(),
             drain_on_shutdown: None,
             artifact: ArtifactConfig::default(),
+            template: TemplateConfig::default(),
             servers: Vec::new(),
         }
     }
@@ -310,7 +312,14 @@ pub struct ArtifactConfig {
     pub decompression_size_limit: String,
     pub decompression_file_count_limit: u64,
     #[serde(deserialize_with = "span")]
+    pub gcs_timeout: Span,
+    #[serde(deserialize_with = "span")]
     pub git_timeout: Span,
+    #[serde(deserialize_with = "span")]
+    pub hg_timeout: Span,
+    #[serde(deserialize_with = "span")]
+    pub s3_timeout: Span,
+    /// Names of variables of the agent that downloads may use, separated by commas.
     pub set_environment_variables: String,
 }
 
@@ -321,10 +330,38 @@ impl Default for ArtifactConfig {
             http_max_size: "100GB".to_owned(),
             decompression_size_limit: "100GB".to_owned(),
             decompression_file_count_limit: 4096,
+            gcs_timeout: Span::from_secs(1800),
             git_timeout: Span::from_secs(1800),
+            hg_timeout: Span::from_secs(1800),
+            s3_timeout: Span::from_secs(1800),
             set_environment_variables: String::new(),
         }
     }
+}
+
+/// `template { … }`: what templates of tasks may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TemplateConfig {
+    /// Functions that are disabled; `None` for the usual ones.
+    #[serde(alias = "function_blacklist")]
+    pub function_denylist: Option<Vec<String>>,
+    /// The function `file` may read any file of the machine.
+    pub disable_file_sandbox: bool,
+    /// Quiet time before a template is rendered again.
+    pub wait: WaitConfig,
+    /// What jobs may ask for.
+    pub wait_bounds: WaitConfig,
+}
+
+/// `wait { min = "5s" max = "4m" }`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct WaitConfig {
+    #[serde(deserialize_with = "some_span")]
+    pub min: Option<Span>,
+    #[serde(deserialize_with = "some_span")]
+    pub max: Option<Span>,
 }
 
 /// `plugin "driver" { args = […] config { … } }`
@@ -465,6 +502,10 @@ fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
         }
         other => Err(D::Error::custom(format!("can't parse time duration {other}"))),
     }
+}
+
+fn some_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    span(deserializer).map(Some)
 }
 
 /// Values of a map of texts may be numbers and booleans in a file.

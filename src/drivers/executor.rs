@@ -87,7 +87,7 @@ impl Executor {
     /// The program cannot be executed (fatal), or no supervisor could be started (recoverable).
     pub async fn start(
         &self,
-        driver: &'static str,
+        driver: &str,
         config: &TaskConfig,
         launch: Launch,
     ) -> Result<TaskHandle, DriverError> {

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod mock;
 pub mod network;
 pub mod options;
+pub mod plugin;
 pub mod process;
 pub mod raw_exec;
 pub mod supervisor;
@@ -75,6 +76,30 @@ pub struct TaskConfig {
     pub network_files: NetworkFiles,
     /// The signal that asks the task to end; the driver's default when empty.
     pub kill_signal: String,
+    /// Volumes of the host, for drivers that can mount them (see [`Driver::mounts_volumes`]).
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+}
+
+/// A directory or file of the host that the task sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub from: PathBuf,
+    /// Absolute, as the task sees it.
+    pub to: PathBuf,
+    pub read_only: bool,
+    pub propagation: Propagation,
+    /// `z`, `Z`, or empty.
+    pub selinux_label: String,
+}
+
+/// Which mounts made below a volume later are seen on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToTask,
+    Bidirectional,
 }
 
 /// Directories of a task on the host. See docs on the allocation directory.
@@ -174,10 +199,30 @@ pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
     /// The name used in job files.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
+
+    /// True if its tasks have a root directory of their own, with `/alloc`, `/local` and `/secrets` in it.
+    fn own_root(&self) -> bool {
+        false
+    }
 
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
+
+    /// Can its tasks have volumes mounted?
+    fn mounts_volumes(&self) -> bool {
+        false
+    }
+
+    /// Returns when the fingerprint is no longer `known`, for drivers that notice by themselves. The others are
+    /// asked from time to time.
+    async fn health_changed(&self, known: &DriverInfo) {
+        let _ = known;
+        std::future::pending().await
+    }
+
+    /// The agent goes: ends whatever serves the driver, but no task.
+    async fn close(&self) {}
 
     /// Checks options without running anything; every problem, in the job file's words.
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
@@ -237,7 +282,7 @@ pub trait Driver: Send + Sync + 'static {
 }
 
 /// Drivers by name.
-pub type Drivers = BTreeMap<&'static str, Arc<dyn Driver>>;
+pub type Drivers = BTreeMap<String, Arc<dyn Driver>>;
 
 /// What the agent's configuration says about drivers.
 #[derive(Clone, Debug)]
@@ -293,7 +338,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
     if options.mock {
         table.push(Arc::new(mock::Mock::default()));
     }
-    table.into_iter().map(|driver| (driver.name(), driver)).collect()
+    table.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect()
 }
 
 /// Detaches everything mounted at or below `path`, deepest first. Call it before a directory is removed: removing

@@ -12,6 +12,7 @@ use crate::model::deployment::Deployment;
 use crate::model::evaluation::EvalStatus;
 use crate::model::evaluation::Evaluation;
 use crate::model::id::AllocId;
+use crate::model::id::DEFAULT_NAMESPACE;
 use crate::model::id::DeploymentId;
 use crate::model::id::JobId;
 use crate::model::job::Job;
@@ -39,6 +40,23 @@ impl JobState {
             Self::Dead => "dead",
         }
     }
+}
+
+/// The pools that every cluster has, with their descriptions.
+pub const BUILT_IN_POOLS: [(&str, &str); 2] =
+    [("all", "Node pool with all nodes in the cluster."), ("default", "Default node pool.")];
+
+/// What a job names that the cluster does not have, in words for its user: its namespace, its node pool.
+pub fn missing_homes(state: &State, job: &Job) -> Vec<String> {
+    let mut problems = Vec::new();
+    if job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace) {
+        problems.push(format!("job {:?} is in nonexistent namespace {:?}", job.id, job.namespace));
+    }
+    let is_built_in = BUILT_IN_POOLS.iter().any(|(name, _)| *name == job.node_pool);
+    if !is_built_in && !state.pools.contains_key(&job.node_pool) {
+        problems.push(format!("job {:?} is in nonexistent node pool {:?}", job.id, job.node_pool));
+    }
+    problems
 }
 
 /// The status of a job. First rule that fits: system jobs and templates follow `Stop`; a living allocation or an

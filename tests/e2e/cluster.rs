@@ -433,6 +433,18 @@ fn a_job_put_straight_to_etcd_runs_and_a_bad_one_changes_nothing() {
             .then_some(())
     });
 
+    let mut pooled = job_json("pooled", 900);
+    pooled["NodePool"] = json!("later");
+    put("pooled", &pooled.to_string());
+    eventually("a pool that is not there is named", || {
+        let told = cluster.api().cli(&["job", "status", "pooled"]).stderr;
+        told.contains("is in nonexistent node pool \"later\"").then_some(())
+    });
+    assert_eq!(etcdctl(&cluster.etcd, &["put", "/herder/pools/later", r#"{"Name":"later"}"#]).trim(), "OK");
+    eventually("and the job is accepted when it comes", || {
+        cluster.api().cli(&["job", "status", "pooled"]).stdout.contains("Node Pool     = later").then_some(())
+    });
+
     put("plain", &job_json("plain", 901).to_string());
     eventually("the changed job replaces the old", || {
         let now = cluster.running_now("plain");

@@ -10,5 +10,8 @@ mod docker;
 mod etcd;
 mod isolated;
 mod network;
+mod plugin;
+mod runtime;
 mod service;
 mod support;
+mod templates;

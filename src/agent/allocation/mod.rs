@@ -3,6 +3,7 @@
 
 mod group;
 mod health;
+mod inherit;
 mod report;
 mod services;
 
@@ -101,6 +102,10 @@ impl AllocRunner {
                 changed = self.orders.changed() => if changed.is_err() { return false },
             }
         };
+        if !self.await_former(&setup).await {
+            self.bury("");
+            return false;
+        }
         if let Err(reason) = self.make_directories(&setup).await {
             self.fail_all(&reason);
             return false;
@@ -109,6 +114,7 @@ impl AllocRunner {
             self.fail_network(&error);
             return false;
         }
+        self.bring_over(&setup).await;
         self.shared.record.lock().started_at = self.machine.now();
         self.save_and_report().await;
         true
@@ -133,26 +139,6 @@ impl AllocRunner {
                 fresh
             });
             entry.restarts.window_start = now;
-        }
-    }
-
-    async fn make_directories(&self, setup: &Setup) -> Result<(), String> {
-        let root = self.machine.config.alloc_root.clone();
-        let id = setup.allocation.id;
-        let sticky =
-            setup.group().and_then(|group| group.ephemeral_disk.as_ref()).is_some_and(|disk| disk.sticky);
-        let former = setup.allocation.previous.filter(|former| sticky && self.slots.has(*former));
-        let tasks: Vec<String> = setup
-            .group()
-            .map(|group| group.tasks.iter().map(|task| task.name.clone()).collect())
-            .unwrap_or_default();
-        let made = tokio::task::spawn_blocking(move || {
-            dirs::build_shared(&root, id)?;
-            former.map_or(Ok(()), |former| dirs::inherit(&root, former, id, &tasks))
-        });
-        match made.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -196,9 +182,15 @@ impl AllocRunner {
     async fn finish(&mut self) {
         let setup = self.orders.borrow().setup.clone();
         network::hook::tear_down(&self.shared, &setup).await;
+        let id = self.shared.record.lock().allocation.id;
+        let root = self.machine.config.alloc_root.clone();
+        // What stays for people to look at holds no secrets, and no memory.
+        let detached = tokio::task::spawn_blocking(move || dirs::detach(&root, id)).await;
+        if let Ok(Err(error)) = detached {
+            tracing::warn!(alloc = %id, %error, "cannot unmount the secrets of an ended allocation");
+        }
         self.shared.record.lock().ended_at = self.machine.now();
         self.save_and_report().await;
-        let id = self.shared.record.lock().allocation.id;
         tracing::debug!(alloc = %id, "ended");
         self.shared.ended.send_replace(true);
         self.slots.settle(id);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::ledger::AllocRecord;
+use crate::agent::ledger::LedgerError;
 use crate::agent::lifecycle;
 use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
@@ -21,9 +22,16 @@ pub(super) async fn save_and_report(shared: &AllocShared, machine: &Machine, set
         record.checks = checks;
         record.clone()
     };
-    if let Err(error) = machine.context.ledger.save(&record).await {
-        tracing::error!(alloc = %record.allocation.id, %error, "cannot save the allocation: it is not reported");
-        return;
+    match machine.context.ledger.save(&record).await {
+        Ok(()) => {}
+        // The cluster must hear of it all the same: with a full disk somebody may be waiting for just that.
+        Err(error @ LedgerError::Delayed { .. }) => {
+            tracing::debug!(alloc = %record.allocation.id, %error, "reported before it is safe");
+        }
+        Err(error) => {
+            tracing::error!(alloc = %record.allocation.id, %error, "cannot save the allocation: it is not reported");
+            return;
+        }
     }
     machine.context.outbox.put_alloc(record.allocation.id, report_of(&record, setup.group()));
 }

@@ -252,6 +252,16 @@ impl TaskRunner {
         dirs::task_dirs(&self.machine.config.alloc_root, setup.allocation.id, &self.name)
     }
 
+    /// The directories as the tasks of plugins see them; built-in drivers are known to [`env::build`].
+    fn dirs_inside(&self, setup: &Setup, task: &Task) -> TaskDirs {
+        let dirs = self.dirs(setup);
+        if !self.driver(task).is_some_and(|driver| driver.own_root()) {
+            return dirs;
+        }
+        let [shared, local, secrets] = ["/alloc", "/local", "/secrets"].map(Into::into);
+        TaskDirs { shared, local, secrets, ..dirs }
+    }
+
     /// The environment without what templates add; not yet cleaned.
     fn base_env(&self, setup: &Setup, task: &Task) -> BTreeMap<String, String> {
         let Some(group) = setup.group() else { return BTreeMap::new() };
@@ -264,7 +274,7 @@ impl TaskRunner {
             node: &self.machine.node(),
             node_names: &self.machine.node_names(),
             region: &self.machine.config.region,
-            dirs: &self.dirs(setup),
+            dirs: &self.dirs_inside(setup, task),
             network: network.as_ref(),
             host_env: &self.machine.config.host_env,
         })

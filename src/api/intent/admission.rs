@@ -4,11 +4,10 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::read::nodes::BUILT_IN_POOLS;
 use crate::jobspec;
 use crate::jobspec::Defaults;
 use crate::mirror::derive::REFUSED;
-use crate::model::id::DEFAULT_NAMESPACE;
+use crate::mirror::derive::missing_homes;
 use crate::model::job::Job;
 
 /// Reads a job in the form of the API.
@@ -41,14 +40,7 @@ pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
     let validation = jobspec::validate(job);
     warnings.extend(validation.warnings);
     let mut problems = validation.errors;
-    let state = api.context.mirror.read();
-    if job.namespace != DEFAULT_NAMESPACE && !state.namespaces.contains_key(&job.namespace) {
-        problems.push(format!("job {:?} is in nonexistent namespace {:?}", job.id, job.namespace));
-    }
-    let is_built_in = BUILT_IN_POOLS.iter().any(|(name, _)| *name == job.node_pool);
-    if !is_built_in && !state.pools.contains_key(&job.node_pool) {
-        problems.push(format!("job {:?} is in nonexistent node pool {:?}", job.id, job.node_pool));
-    }
+    problems.extend(missing_homes(&api.context.mirror.read(), job));
     (problems, warnings)
 }
 

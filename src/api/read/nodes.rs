@@ -16,16 +16,13 @@ use crate::api::views;
 use crate::api::views::allocation::JobViews;
 use crate::api::views::index;
 use crate::api::views::node::StubOptions;
+use crate::mirror::derive::BUILT_IN_POOLS;
 use crate::mirror::state::AllocEntry;
 use crate::mirror::state::NodeEntry;
 use crate::mirror::state::State;
 use crate::mirror::state::Table;
 use crate::model::id::NodeId;
 use crate::store::Revision;
-
-/// The pools that every cluster has, with their descriptions.
-pub(in crate::api) const BUILT_IN_POOLS: [(&str, &str); 2] =
-    [("all", "Node pool with all nodes in the cluster."), ("default", "Default node pool.")];
 
 pub(in crate::api) fn list_index(view: &View<'_>, _: &Call) -> Revision {
     view.state.table(Table::Nodes)

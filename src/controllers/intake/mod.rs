@@ -10,6 +10,7 @@ use crate::jobspec::Defaults;
 use crate::mirror::Dirty;
 use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::derive::REFUSED;
+use crate::mirror::derive::missing_homes;
 use crate::mirror::state::Stored;
 use crate::model::id::EvalId;
 use crate::model::id::JobId;
@@ -58,12 +59,13 @@ impl IntakeReconciler {
                 Dirty::All => {
                     state.jobs.keys().filter(|job| is_raw(job)).for_each(|job| queue.add(job.clone()));
                 }
-                Dirty::Keys(touched) => touched.iter().for_each(|touch| {
-                    if let Key::Job(job) = &touch.key
-                        && is_raw(job)
-                    {
-                        queue.add(job.clone());
+                Dirty::Keys(touched) => touched.iter().for_each(|touch| match &touch.key {
+                    Key::Job(job) if is_raw(job) => queue.add(job.clone()),
+                    // What was refused for want of it may be accepted now.
+                    Key::Namespace(_) | Key::Pool(_) => {
+                        state.jobs.keys().filter(|job| is_raw(job)).for_each(|job| queue.add(job.clone()));
                     }
+                    _ => {}
                 }),
             }
             true
@@ -76,11 +78,10 @@ impl IntakeReconciler {
         let entry = state.jobs.get(id)?;
         let raw = entry.raw.clone()?;
         let status = state.statuses.get(id).map(|status| JobStatus::clone(&status.value)).unwrap_or_default();
-        let decided = status.refused_revision == raw.modified && !status.refused.is_empty();
         let current = state.job(id);
         let copy = current.as_ref().and_then(|job| state.versions.get(id)?.get(&job.value.version));
         let copy = copy.map(|copy| Arc::clone(&copy.value));
-        (!decided).then_some(View { raw, current, copy, status })
+        Some(View { raw, current, copy, status })
     }
 
     /// What the key held before the raw value, if this server has not seen it itself.
@@ -146,10 +147,17 @@ impl IntakeReconciler {
         Defaults { region: self.context.settings.region.clone(), consul, ..Defaults::default() }
     }
 
-    fn decide(&self, id: &JobId, view: &View, now: Time) -> Unit {
-        match accept(id, view, &self.defaults()) {
-            Ok(job) => self.acceptance(id, view, job, now),
-            Err(why) => self.refusal(id, view, why),
+    /// Nothing, when the same value was refused for the same reason before.
+    fn decide(&self, id: &JobId, view: &View, now: Time) -> Option<Unit> {
+        let told =
+            |why: &str| view.status.refused_revision == view.raw.modified && view.status.refused == why;
+        let accepted = accept(id, view, &self.defaults()).and_then(|job| {
+            let missing = missing_homes(&self.context.mirror.read(), &job);
+            if missing.is_empty() { Ok(job) } else { Err(missing.join("; ")) }
+        });
+        match accepted {
+            Ok(job) => Some(self.acceptance(id, view, job, now)),
+            Err(why) => (!told(&why)).then(|| self.refusal(id, view, why)),
         }
     }
 }
@@ -191,7 +199,9 @@ impl Reconciler for IntakeReconciler {
         if view.current.is_none() {
             view.current = self.overwritten(id, &view.raw).await;
         }
-        self.committer.commit(self.decide(id, &view, self.context.clock.now())).await?;
+        if let Some(unit) = self.decide(id, &view, self.context.clock.now()) {
+            self.committer.commit(unit).await?;
+        }
         Ok(Next::WhenChanged)
     }
 

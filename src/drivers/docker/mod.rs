@@ -374,6 +374,10 @@ impl Driver for Docker {
         super::healthy("docker", attributes)
     }
 
+    fn mounts_volumes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         config::validate(&self.options, config)
     }

@@ -4,6 +4,7 @@
 
 mod child;
 mod enter;
+mod relay;
 mod root;
 mod run;
 pub mod spec;
@@ -45,6 +46,8 @@ use serde::de::DeserializeOwned;
 
 use self::spec::ExecReply;
 use self::spec::ExecSpec;
+use self::spec::RelayReply;
+use self::spec::RelaySpec;
 use self::spec::Request;
 use self::spec::RunReply;
 use self::spec::TaskSpec;
@@ -112,6 +115,14 @@ impl Supervisor {
     /// The helper cannot be started or ended without an answer.
     pub async fn exec(&self, spec: ExecSpec) -> io::Result<ExecReply> {
         self.ask(Request::Exec(Box::new(spec))).await
+    }
+
+    /// Starts a process that writes the output of someone else's task to log files.
+    ///
+    /// # Errors
+    /// The helper cannot be started or ended without an answer.
+    pub async fn relay(&self, spec: RelaySpec) -> io::Result<RelayReply> {
+        self.ask(Request::Relay(Box::new(spec))).await
     }
 
     async fn ask<T: DeserializeOwned + Send + 'static>(&self, request: Request) -> io::Result<T> {
@@ -217,6 +228,7 @@ fn serve(connection: UnixStream) -> i32 {
     match spec::receive(&connection) {
         Ok(Request::Run(task)) => run::supervise(*task, connection),
         Ok(Request::Exec(exec)) => enter::execute(*exec, &connection),
+        Ok(Request::Relay(relay)) => relay::relay(*relay, connection),
         Err(_) => 1,
     }
 }

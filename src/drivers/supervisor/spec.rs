@@ -24,6 +24,8 @@ pub enum Request {
     Run(Box<TaskSpec>),
     /// Run a command inside a running task.
     Exec(Box<ExecSpec>),
+    /// Keep the output of a task that someone else runs.
+    Relay(Box<RelaySpec>),
 }
 
 /// A task to supervise.
@@ -95,6 +97,9 @@ pub struct Bind {
     pub from: PathBuf,
     pub to: PathBuf,
     pub read_only: bool,
+    /// Mounts that the host makes below `from` later are seen, too.
+    #[serde(default)]
+    pub follows_host: bool,
 }
 
 /// A command to run inside a task.
@@ -106,6 +111,21 @@ pub struct ExecSpec {
     /// The task has namespaces of its own, which must be entered.
     pub isolated: bool,
     pub timeout_ms: u64,
+}
+
+/// Named pipes to read and where to write what comes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelaySpec {
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+    pub logs: LogFiles,
+}
+
+/// The answer to [`Request::Relay`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RelayReply {
+    Started(Process),
+    Failed(String),
 }
 
 /// The answer to [`Request::Run`].

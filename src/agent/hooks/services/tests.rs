@@ -349,13 +349,9 @@ fn consul_is_given_the_service_and_its_checks() {
     assert_eq!(ids.len(), 4, "checks are told apart");
 }
 
-#[path = "../../../../tests/support/consul.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
-mod support;
-
 #[tokio::test]
 async fn consuls_word_decides_health_and_restarts() {
-    let fake = support::Consul::start();
+    let fake = crate::agent::consul::fake::Consul::start();
     let options = crate::agent::consul::ConsulOptions { address: fake.address.clone(), ..Default::default() };
     let client = crate::agent::consul::Client::new(options).unwrap();
     let registry = Registry::new(client, "agent".to_owned());
