@@ -179,6 +179,10 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
             look(options, &mut found);
         }
     }
+    let firmware = ["sys_vendor", "product_name", "board_vendor", "bios_vendor"];
+    let firmware = firmware.map(|name| trimmed(format!("/sys/class/dmi/id/{name}")));
+    let wanted = |part: &str| options.ask_cloud && options.parts.has(part);
+    found.attributes.extend(cloud::attributes(&firmware, cloud::METADATA, wanted).await);
     if options.parts.has("plugins_cni") {
         network::plugins(options, &mut found).await;
     }
@@ -188,10 +192,6 @@ pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fin
             Err(error) => warn_once(format!("no attributes of Consul: {error}")),
         }
     }
-    let firmware = ["sys_vendor", "product_name", "board_vendor", "bios_vendor"];
-    let firmware = firmware.map(|name| trimmed(format!("/sys/class/dmi/id/{name}")));
-    let wanted = |part: &str| options.ask_cloud && options.parts.has(part);
-    found.attributes.extend(cloud::attributes(&firmware, cloud::METADATA, wanted).await);
     for (name, driver) in drivers {
         let info = driver.fingerprint().await;
         if info.detected && info.healthy {
@@ -459,5 +459,15 @@ mod tests {
         let only = BTreeMap::from([("fingerprint.allowlist".to_owned(), "nomad".to_owned())]);
         let filter = PartFilter::from_options(&only);
         assert!(filter.has("nomad") && !filter.has("cpu"));
+    }
+
+    #[test]
+    fn the_default_route_with_the_lowest_metric_wins() {
+        let routes = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
+            wlan0 00000000 01 0003 0 0 600 00000000 0 0 0\n\
+            eth0 00000000 01 0003 0 0 100 00000000 0 0 0\n\
+            docker0 000011AC 00 0001 0 0 0 0000FFFF 0 0 0\n";
+        assert_eq!(default_interface(routes).as_deref(), Some("eth0"));
+        assert_eq!(default_interface("Iface\n"), None);
     }
 }

@@ -59,7 +59,6 @@ pub struct MachineConfig {
     /// Inherited by tasks of some drivers; see `env::host_env`.
     pub host_env: BTreeMap<String, String>,
     pub artifacts: ArtifactOptions,
-    pub networks: Arc<Networks>,
     pub templates: Arc<TemplateOptions>,
     pub users: UserRules,
     /// How data of allocations on other nodes is had.
@@ -68,6 +67,7 @@ pub struct MachineConfig {
     pub max_kill_timeout: Span,
     /// When directories of ended allocations are removed.
     pub collection: CollectionLimits,
+    pub networks: Arc<Networks>,
 }
 
 /// The machine while an agent is at work.

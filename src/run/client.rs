@@ -38,6 +38,7 @@ use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::config::ClientConfig;
 use crate::config::ConsulConfig;
+use crate::config::TelemetryConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -59,6 +60,7 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use super::RunError;
+use super::gauges::Publish;
 use super::hook_options;
 use super::local::Local;
 
@@ -131,14 +133,15 @@ impl Client {
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
-        let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
+        let handle =
+            Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
         let looking = look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
-        let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
+        let publish = publish(&config.telemetry);
+        let local = Arc::new(Local::new(Arc::clone(&handle), workload, alloc_root, store, keys, publish));
         let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
-        let _looking = AbortOnDropHandle::new(tokio::spawn(looking));
-        Ok(Self { handle, local, drivers, _consul, _looking })
+        Ok(Self { handle, local, drivers, _consul, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -180,6 +183,15 @@ impl Client {
     pub(super) async fn shut_down(self) {
         self.handle.shutdown().await;
         join_all(self.drivers.values().map(|driver| driver.close())).await;
+    }
+}
+
+fn publish(telemetry: &TelemetryConfig) -> Publish {
+    Publish {
+        allocations: telemetry.publish_allocation_metrics,
+        node: telemetry.publish_node_metrics,
+        metadata: telemetry.include_alloc_metadata_in_metrics,
+        metadata_keys: telemetry.allowed_metadata_keys_in_metrics.clone(),
     }
 }
 
@@ -253,13 +265,13 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         "" if config.dev => "lo".to_owned(),
         other => other.to_owned(),
     };
-    let networks = network_options(client);
-    let consul = config.consul.as_ref().map(|consul| ConsulClient::new(consul_options(consul))).transpose();
     let cores = |list: &str| {
         let bad = |why| RunError::Setup(format!("cannot read the list of cores {list:?}: {why}"));
         let list = parse_port_ranges(list).map_err(bad)?;
         Ok::<_, RunError>((!list.is_empty()).then_some(list))
     };
+    let networks = network_options(client);
+    let consul = config.consul.as_ref().map(|consul| ConsulClient::new(consul_options(consul))).transpose();
     Ok(FingerprintOptions {
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
@@ -283,21 +295,6 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         advertise: http_addr.to_owned(),
         consul: consul.map_err(|error| RunError::Setup(error.to_string()))?,
     })
-}
-
-fn consul_options(config: &ConsulConfig) -> ConsulOptions {
-    ConsulOptions {
-        address: config.address.clone(),
-        token: config.token.clone(),
-        auth: config.auth.clone(),
-        ssl: config.ssl,
-        verify_ssl: config.verify_ssl,
-        ca_file: config.ca_file.clone(),
-        cert_file: config.cert_file.clone(),
-        key_file: config.key_file.clone(),
-        namespace: config.namespace.clone(),
-        timeout: config.timeout.to_std(),
-    }
 }
 
 /// The built-in drivers, and those that are programs of their own.
@@ -328,6 +325,21 @@ fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions
         ports: PLUGIN_PORTS,
         configured: configured.collect(),
         supervisor,
+    }
+}
+
+fn consul_options(config: &ConsulConfig) -> ConsulOptions {
+    ConsulOptions {
+        address: config.address.clone(),
+        token: config.token.clone(),
+        auth: config.auth.clone(),
+        ssl: config.ssl,
+        verify_ssl: config.verify_ssl,
+        ca_file: config.ca_file.clone(),
+        cert_file: config.cert_file.clone(),
+        key_file: config.key_file.clone(),
+        namespace: config.namespace.clone(),
+        timeout: config.timeout.to_std(),
     }
 }
 

@@ -142,11 +142,6 @@ impl IntakeReconciler {
         Unit { guards: vec![self.unchanged(id, view)], ops }
     }
 
-    fn defaults(&self) -> Defaults {
-        let consul = self.context.mirror.read().has_consul();
-        Defaults { region: self.context.settings.region.clone(), consul, ..Defaults::default() }
-    }
-
     /// Nothing, when the same value was refused for the same reason before.
     fn decide(&self, id: &JobId, view: &View, now: Time) -> Option<Unit> {
         let told =
@@ -159,6 +154,11 @@ impl IntakeReconciler {
             Ok(job) => Some(self.acceptance(id, view, job, now)),
             Err(why) => (!told(&why)).then(|| self.refusal(id, view, why)),
         }
+    }
+
+    fn defaults(&self) -> Defaults {
+        let consul = self.context.mirror.read().has_consul();
+        Defaults { region: self.context.settings.region.clone(), consul, ..Defaults::default() }
     }
 }
 
