@@ -7,6 +7,7 @@ mod argv;
 mod context;
 mod deployment;
 mod eval;
+mod fmt;
 mod format;
 mod general;
 mod help;

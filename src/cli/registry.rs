@@ -14,6 +14,7 @@ use super::context::Context;
 use super::context::Outcome;
 use super::deployment;
 use super::eval;
+use super::fmt;
 use super::general::General;
 use super::job;
 use super::misc;
@@ -176,6 +177,7 @@ const SERVER_MEMBERS: Spec = Spec::new::<server::ServerMembers>(
 pub static SPECS: &[Spec] = &[
     Spec::new::<agent::Agent>("agent", "[options]", "Runs an agent"),
     Spec::new::<misc::Version>("version", "", "Prints the version"),
+    Spec::new::<fmt::Fmt>("fmt", "[options] [path ...]", "Rewrites job files in canonical layout"),
     RUN,
     RUN.alias("run").shown(),
     PLAN,
