@@ -33,7 +33,6 @@ use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
 use crate::agent::migration;
 use crate::agent::network;
-use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
 use crate::drivers::DriverError;

@@ -162,6 +162,8 @@ fn canonicalize_task(task: &mut Task) {
         ..Resources::default()
     });
     resources.networks.iter_mut().for_each(canonicalize_network);
+    // Old files ask for disk here; it is the group's.
+    resources.disk_mb = 0;
     let identity = task.identity.get_or_insert_with(WorkloadIdentity::default);
     or(&mut identity.name, "default");
     if identity.name == "default" {

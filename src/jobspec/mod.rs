@@ -18,6 +18,8 @@ mod hcl1;
 mod hcl_json;
 mod implied;
 mod json;
+mod outline;
+mod request;
 mod schema;
 mod shape;
 mod suggest;
@@ -43,9 +45,13 @@ pub use self::diagnostic::Diagnostics;
 pub use self::diagnostic::Severity;
 pub use self::diagnostic::SourceText;
 pub use self::json::decode_json;
+pub use self::outline::Outline;
 pub use self::update::check_update;
+pub use self::validate::Facts;
+pub use self::validate::Problem;
 pub use self::validate::Validation;
 pub use self::validate::validate;
+pub use self::validate::validate_in;
 pub use self::validate::warnings_text;
 pub use self::variables::Variables;
 
@@ -64,6 +70,8 @@ pub struct Parsed {
     /// The job as written: only what the file says, in the form of the API.
     pub raw: Value,
     pub warnings: Vec<Diagnostic>,
+    /// Where things stand in the file.
+    pub outline: Outline,
 }
 
 /// How a job file is written.
@@ -99,7 +107,12 @@ impl Parsed {
     /// The job as written with every key of the API, `null` where the file says nothing: what `-output` prints and what
     /// parsing without canonicalization answers.
     pub fn request(&self) -> Value {
-        json::with_nulls(&self.raw)
+        request::as_written(self)
+    }
+
+    /// The job with its defaults, apart from those that only the server knows or adds.
+    pub fn canonical(&self, cluster: &Defaults) -> Value {
+        request::canonical(self, cluster)
     }
 }
 
@@ -126,6 +139,8 @@ fn parse_hcl(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
 /// From a syntax tree to a job.
 fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Result<Parsed, Diagnostics> {
     let tolerant = !syntax.warnings.is_empty();
+    // The strings of a JSON file have no places in it.
+    let outline = if is_json { Outline::default() } else { Outline::of(&syntax.source, &syntax.body) };
     let diagnostics = Diagnostics(syntax.warnings);
     let mut decoder = decode::Decoder {
         source: syntax.source,
@@ -142,7 +157,7 @@ fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Res
     match raw {
         Some(raw) if errors.is_empty() => {
             let job = fill::job(raw.clone()).map_err(|why| Diagnostic::nowhere("Invalid job", why))?;
-            Ok(Parsed { job, raw, warnings })
+            Ok(Parsed { job, raw, warnings, outline })
         }
         _ => Err(Diagnostics(errors.into_iter().chain(warnings).collect())),
     }
@@ -201,7 +216,7 @@ fn parse_json(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diag
     refuse_variables(variables, "JSON")?;
     let raw = json::normalize(json::unwrap_job(raw));
     let job = fill::job(raw.clone()).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid job", why))?;
-    Ok(Parsed { job, raw, warnings: Vec::new() })
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::of_json(&text) })
 }
 
 fn parse_yaml(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagnostics> {
@@ -210,7 +225,7 @@ fn parse_yaml(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diag
     let raw = yaml::parse(&text).map_err(|problem| Diagnostics::from(*problem))?;
     let job = fill::job(raw.clone())
         .map_err(|why| Diagnostic::at(&text, yaml::place_of_path(source.text, &why), "Invalid job", why))?;
-    Ok(Parsed { job, raw, warnings: Vec::new() })
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::default() })
 }
 
 /// A job without expressions has no use for variables that somebody gave on purpose.

@@ -10,6 +10,7 @@ pub mod children;
 pub mod constraint;
 pub mod deployment;
 pub mod diff;
+pub mod driver_schema;
 pub mod evaluation;
 pub mod exec;
 pub mod group;

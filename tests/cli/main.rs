@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
+mod checks;
 mod server;
 
 use std::collections::BTreeMap;

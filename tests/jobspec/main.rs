@@ -1,5 +1,6 @@
 //! Job files as people write them, from text to a complete job.
 
+mod broken;
 mod canonical;
 mod corpus;
 mod expressions;
@@ -9,6 +10,7 @@ mod language;
 mod mistakes;
 mod requests;
 mod rules;
+mod traps;
 
 use herder::jobspec;
 use herder::jobspec::Defaults;

@@ -95,7 +95,7 @@ pub(in crate::api) async fn read_file_at(api: &Api, call: &Call) -> Result<Reply
 pub(in crate::api) async fn snapshot(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     let id = alloc_id(call)?;
     let local = match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => return forward(call, &addr).await,
+        Place::Elsewhere(to) => return forward::pass(api, call, &to).await,
         Place::Here(local) => local,
     };
     let pieces = local.snapshot(id).await?.map(|piece| piece.map_err(io::Error::other));

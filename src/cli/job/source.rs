@@ -9,12 +9,16 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::context::Failure;
 use crate::cli::format::quoted;
+use crate::cli::output::Output;
 use crate::jobspec;
+use crate::jobspec::Defaults;
 use crate::jobspec::Diagnostics;
 use crate::jobspec::Format;
+use crate::jobspec::Parsed;
+use crate::jobspec::Problem;
 use crate::jobspec::Source;
+use crate::jobspec::Validation;
 use crate::jobspec::Variables;
-use crate::model::job::Job;
 
 /// Flags about the job file.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -47,14 +51,37 @@ pub struct SourceFlags {
 
 /// A job as read from its file.
 pub struct JobFile {
-    pub job: Job,
+    pub parsed: Parsed,
     /// What is sent: only what the file says.
     pub wire: Value,
-    /// The same with every key of the API, `null` where the file says nothing.
-    pub request: Value,
     /// What the server keeps about where the job came from.
     pub submission: Value,
     pub warnings: Vec<String>,
+}
+
+impl JobFile {
+    /// Checks the job as far as that is possible without a server; returns warnings about what was filled in, too.
+    pub fn validate(&self) -> Validation {
+        let mut job = self.parsed.job.clone();
+        let filled = jobspec::canonicalize(&mut job, &Defaults::default());
+        let mut validation = jobspec::validate(&job);
+        validation.warnings.splice(0..0, filled);
+        validation
+    }
+
+    /// The lines of the file that the server's `text` complains about, marked, after an empty line. Empty when the text is
+    /// about nothing in the file.
+    pub fn drawings(&self, out: Output, text: &str) -> String {
+        let problems: Vec<Problem> = self.validate().problems;
+        let told: Vec<Problem> = problems
+            .iter()
+            .flat_map(Problem::leaves)
+            .filter(|problem| text.contains(&problem.text))
+            .cloned()
+            .collect();
+        let drawn = self.parsed.outline.diagnostics(&told).report(out.is_colored());
+        if drawn.is_empty() { drawn } else { format!("\n\n{}", drawn.trim_end()) }
+    }
 }
 
 impl SourceFlags {
@@ -75,8 +102,7 @@ impl SourceFlags {
         let name = if path == "-" { "stdin" } else { path };
         let parsed = jobspec::parse(&Source { name, text: &text }, &variables)
             .map_err(|problems| self.refuse(context, path, &problems))?;
-        let request = parsed.request();
-        let mut wire = parsed.raw;
+        let mut wire = parsed.raw.clone();
         for (name, flag, fallback) in [
             ("ConsulToken", &self.consul_token, "CONSUL_HTTP_TOKEN"),
             ("ConsulNamespace", &self.consul_namespace, ""),
@@ -91,7 +117,7 @@ impl SourceFlags {
         let format = Format::of(&Source { name, text: &text });
         let submission = self.submission(&text, format, &variables);
         let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
-        Ok(JobFile { job: parsed.job, wire, request, submission, warnings })
+        Ok(JobFile { parsed, wire, submission, warnings })
     }
 
     fn variables(&self, context: &Context) -> Result<Variables, Failure> {
