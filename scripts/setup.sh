@@ -35,6 +35,8 @@ for need in "${needs[@]}"; do
     read -r command package <<<"$need"
     command -v "$command" >/dev/null || missing+=("$package")
 done
+# Debian installs the CNI plugins beside the search path.
+[ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || missing+=(containernetworking-plugins)
 # The header files of libc come with the compiler only when it is asked for by its full name.
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 # protoc only recommends the well-known types that the files of etcd's client import.

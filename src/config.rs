@@ -20,6 +20,7 @@ use serde_json::json;
 pub use self::sections::AclConfig;
 pub use self::sections::ArtifactConfig;
 pub use self::sections::ClientConfig;
+pub use self::sections::ConsulConfig;
 pub use self::sections::DrainOnShutdown;
 pub use self::sections::EtcdConfig;
 pub use self::sections::HostNetworkConfig;
@@ -28,6 +29,7 @@ pub use self::sections::PluginConfig;
 pub use self::sections::ReservedConfig;
 pub use self::sections::ServerConfig;
 pub use self::sections::TelemetryConfig;
+pub use self::sections::TemplateConfig;
 pub use self::sections::TlsConfig;
 pub use self::sections::split_endpoints;
 
@@ -96,6 +98,8 @@ pub struct AgentConfig {
     pub acl: AclConfig,
     pub tls: TlsConfig,
     pub etcd: EtcdConfig,
+    /// The machine's Consul agent; absent when neither file, environment nor flags speak of one.
+    pub consul: Option<ConsulConfig>,
     /// Server and client in one process, for trying things out; nothing outlives it.
     #[serde(skip)]
     pub dev: bool,
@@ -136,6 +140,7 @@ impl Default for AgentConfig {
             acl: AclConfig::default(),
             tls: TlsConfig::default(),
             etcd: EtcdConfig::default(),
+            consul: None,
             dev: false,
             files: Vec::new(),
             temporary_data: false,
@@ -177,6 +182,12 @@ impl AgentConfig {
                 schema::merge(&mut merged, value);
                 files.push(name);
             }
+        }
+        if let Some(consul) = ConsulConfig::overlay(&environment) {
+            // What is written down for the agent counts more than what lies about in its environment.
+            let mut both = json!({ "consul": consul });
+            schema::merge(&mut both, merged);
+            merged = both;
         }
         let etcd = EtcdConfig::overlay(environment);
         schema::merge(&mut merged, json!({ "etcd": etcd }));
@@ -266,6 +277,10 @@ impl AgentConfig {
             return invalid(format!(
                 "Invalid node pool: {pool:?} is not a name of letters, digits, '-' and '_'"
             ));
+        }
+        let family = client.preferred_address_family.as_str();
+        if !matches!(family, "" | "ipv4" | "ipv6") {
+            return invalid(format!("Invalid preferred_address_family: {family:?} is neither ipv4 nor ipv6"));
         }
         if client.min_dynamic_port > client.max_dynamic_port {
             let range = format!("min={} is above max={}", client.min_dynamic_port, client.max_dynamic_port);

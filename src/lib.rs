@@ -24,6 +24,7 @@ pub mod model;
 pub mod clock;
 pub mod telemetry;
 
+pub mod gotemplate;
 pub mod jobspec;
 pub mod scheduler;
 

@@ -16,16 +16,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &["model"]),
     ("telemetry", &["model"]),
     ("jobspec", &["model"]),
+    ("gotemplate", &[]),
     ("scheduler", &["model"]),
     ("store", &["model"]),
     ("mirror", &["model", "store"]),
     ("controllers", &["model", "clock", "telemetry", "jobspec", "scheduler", "store", "mirror"]),
     ("drivers", &["model"]),
-    ("agent", &["model", "clock", "store", "drivers"]),
+    ("agent", &["model", "clock", "gotemplate", "store", "drivers"]),
     ("api", &["model", "clock", "telemetry", "jobspec", "store", "mirror"]),
     ("client", &[]),
     ("config", &["model"]),
-    ("cli", &["model", "clock", "jobspec", "client", "config"]),
+    ("cli", &["model", "clock", "gotemplate", "jobspec", "client", "config"]),
     (
         "run",
         &[
@@ -95,7 +96,7 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
 
 const MAX_FILE_LINES: usize = 700;
 /// Longer ones, with the length that they may not exceed. The list may only shrink.
-const LONG_FILES: &[(&str, usize)] = &[("src/agent/real/tests.rs", 798)];
+const LONG_FILES: &[(&str, usize)] = &[];
 
 const MAX_ARCHITECTURE_LINES: usize = 300;
 

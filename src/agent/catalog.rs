@@ -30,6 +30,9 @@ const PAGE: usize = 1000;
 /// A question is answered with an error after this time without a first listing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Behind the name of a service: also those whose checks do not pass.
+const EVERY: &str = "|any";
+
 /// Registrations read from the store. Needs a tokio runtime when first asked.
 pub struct StoreCatalog {
     store: SharedStore,
@@ -80,10 +83,12 @@ impl Catalog for StoreCatalog {
         name: &str,
     ) -> Result<(u64, Vec<ServiceRegistration>), HookError> {
         let index = self.ready().await?;
+        let (name, all) = name.strip_suffix(EVERY).map_or((name, false), |name| (name, true));
         let services = self.shared.services.lock();
-        let chosen = services
-            .values()
-            .filter(|service| service.namespace == namespace && service.service_name == name);
+        let chosen = services.values().filter(|service| {
+            let asked = service.namespace == namespace && service.service_name == name;
+            asked && (all || service.is_passing())
+        });
         let mut chosen: Vec<ServiceRegistration> = chosen.cloned().collect();
         chosen.sort_by(|a, b| a.id.cmp(&b.id));
         Ok((index, chosen))
@@ -199,6 +204,33 @@ mod tests {
     use crate::store::Store;
     use crate::store::Txn;
     use crate::store::embedded::EmbeddedStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn services_that_do_not_pass_their_checks_are_found_on_demand_only() {
+        use crate::model::service::CheckResult;
+        use crate::model::service::CheckStatus;
+        let store = EmbeddedStore::new();
+        let keys = Keys::default();
+        for (node, status) in
+            [(1, CheckStatus::Success), (2, CheckStatus::Failure), (3, CheckStatus::Pending)]
+        {
+            let check = CheckResult { status, ..CheckResult::default() };
+            let service = ServiceRegistration {
+                id: format!("s{node}"),
+                service_name: "db".into(),
+                namespace: "default".into(),
+                checks: [("c".to_owned(), check)].into(),
+                ..ServiceRegistration::default()
+            };
+            let key = keys.text(&Key::Service(NodeId::from_random([node; 16]), service.id.clone()));
+            let put = Op::put(key, serde_json::to_vec(&service).unwrap());
+            store.commit(Txn::default().and_then(put)).await.unwrap();
+        }
+        let catalog = StoreCatalog::new(Arc::new(store), keys);
+        let ids = |found: Vec<ServiceRegistration>| found.into_iter().map(|one| one.id).collect::<Vec<_>>();
+        assert_eq!(ids(catalog.services("default", "db").await.unwrap().1), ["s1"]);
+        assert_eq!(ids(catalog.services("default", "db|any").await.unwrap().1), ["s1", "s2", "s3"]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn registrations_of_all_nodes_are_found_and_followed() {

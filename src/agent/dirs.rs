@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-use nix::mount::MntFlags;
 use nix::mount::MsFlags;
 use nix::unistd::Gid;
 use nix::unistd::Uid;
 
+use crate::agent::files::beneath::Directory;
+use crate::agent::files::beneath::Links;
 use crate::drivers::TaskDirs;
 use crate::model::id::AllocId;
 
@@ -70,21 +71,37 @@ pub fn build_shared(root: &Path, alloc: AllocId) -> Result<(), DirsError> {
     Ok(())
 }
 
-/// Makes the directories of one task. Idempotent. `own_root`: the task will see its directory as `/`.
+/// Makes the directories of one task. Idempotent. `own_root`: the task will see its directory as `/`. True if the
+/// place for secrets is a new one, so that whatever was put there before is gone.
+///
+/// The task may have run before, and may have put links where its directories should be: none is followed.
 ///
 /// # Errors
 /// Names the directory.
-pub fn build_task(dirs: &TaskDirs, own_root: bool, secrets_mb: i64) -> Result<(), DirsError> {
+pub fn build_task(dirs: &TaskDirs, own_root: bool, secrets_mb: i64) -> Result<bool, DirsError> {
     make(&dirs.task, 0o777)?;
     if !own_root {
         give_to_nobody(&dirs.task)?;
     }
-    make(&dirs.local, 0o777)?;
-    give_to_nobody(&dirs.local)?;
-    make(&dirs.secrets, 0o777)?;
-    mount_secrets(&dirs.secrets, if secrets_mb > 0 { secrets_mb } else { SECRETS_MB })?;
-    make(&dirs.private, 0o700)?;
-    make(&dirs.task.join("tmp"), 0o1777)
+    let task = Directory::open(&dirs.task).map_err(failed("open", &dirs.task))?;
+    let part = |name: &str, mode: u32| {
+        let full = dirs.task.join(name);
+        let made = task
+            .create_all(Path::new(name), mode)
+            .and_then(|_| task.directory(Path::new(name), Links::Refuse));
+        let directory = made.map_err(failed("create", &full))?;
+        fs::set_permissions(directory.as_path(), fs::Permissions::from_mode(mode))
+            .map_err(failed("set the mode of", &full))?;
+        Ok(directory)
+    };
+    give_to_nobody(&part("local", 0o777)?.as_path())?;
+    let secrets = part("secrets", 0o777)?;
+    let fresh = mount_secrets(&task, &secrets, if secrets_mb > 0 { secrets_mb } else { SECRETS_MB });
+    // What is mounted now lies over what was opened before.
+    give_to_nobody(&part("secrets", 0o777)?.as_path())?;
+    part("private", 0o700)?;
+    part("tmp", 0o1777)?;
+    Ok(fresh)
 }
 
 fn make(dir: &Path, mode: u32) -> Result<(), DirsError> {
@@ -101,24 +118,30 @@ fn give_to_nobody(dir: &Path) -> Result<(), DirsError> {
         .map_err(|errno| failed("change the owner of", dir)(errno.into()))
 }
 
-/// Keeps secrets off the disk where that is possible: only root may mount, and not in every container.
-fn mount_secrets(dir: &Path, size_mb: i64) -> Result<(), DirsError> {
-    if Uid::effective().is_root() && !is_mount_point(dir) {
-        let options = format!("size={size_mb}m,mode=777");
-        let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        if let Err(error) =
-            nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))
-        {
-            tracing::debug!(dir = %dir.display(), %error, "secrets are kept in a plain directory");
-        }
+/// Keeps secrets off the disk where that is possible: only root may mount, and not in every container. True if it
+/// mounted something.
+fn mount_secrets(task: &Directory, secrets: &Directory, size_mb: i64) -> bool {
+    if !Uid::effective().is_root() || is_mount_point(task, secrets) {
+        return false;
     }
-    give_to_nobody(dir)
+    let place = secrets.as_path();
+    let flags = MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mount = |more: &str| {
+        let options = format!("size={size_mb}m,mode=777{more}");
+        nix::mount::mount(Some("tmpfs"), &place, Some("tmpfs"), flags, Some(options.as_str()))
+    };
+    // Kernels before 6.4 do not know how to keep such memory out of the swap space.
+    let mounted = mount(",noswap").or_else(|_| mount(""));
+    if let Err(error) = &mounted {
+        tracing::debug!(%error, "secrets are kept in a plain directory");
+    }
+    mounted.is_ok()
 }
 
-fn is_mount_point(dir: &Path) -> bool {
+fn is_mount_point(parent: &Directory, directory: &Directory) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-    dir.parent().is_some_and(|parent| device(dir) != device(parent))
+    let device = |directory: &Directory| fs::metadata(directory.as_path()).map(|meta| meta.dev()).ok();
+    device(parent) != device(directory)
 }
 
 /// Moves the data of an ended allocation to its successor: `alloc/data` and each task's `local`.
@@ -130,10 +153,12 @@ pub fn inherit(root: &Path, former: AllocId, alloc: AllocId, tasks: &[String]) -
     let mut parts = vec![PathBuf::from("alloc/data")];
     parts.extend(tasks.iter().map(|task| Path::new(task).join("local")));
     for part in parts {
-        let (from, to) = (from.join(&part), to.join(&part));
-        if !from.is_dir() {
+        // A link would hand its target to the successor: only what the tasks have written goes over.
+        let real = Directory::open(&from).and_then(|former| former.directory(&part, Links::Refuse)).is_ok();
+        if !real {
             continue;
         }
+        let (from, to) = (from.join(&part), to.join(&part));
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(failed("create", parent))?;
         }
@@ -151,29 +176,36 @@ pub fn inherit(root: &Path, former: AllocId, alloc: AllocId, tasks: &[String]) -
 /// # Errors
 /// Names the directory.
 pub fn remove(root: &Path, alloc: AllocId) -> Result<(), DirsError> {
+    detach(root, alloc)?;
     let dir = alloc_dir(root, alloc);
-    if !dir.exists() {
-        return Ok(());
+    match fs::remove_dir_all(&dir) {
+        // Two may be at it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => Ok(()),
+        other => other.map_err(failed("remove", &dir)),
     }
-    unmount_below(&dir);
-    fs::remove_dir_all(&dir).map_err(failed("remove", &dir))
 }
 
-/// Detaches whatever is still mounted in a directory, deepest first: removal must never reach the host's files.
-fn unmount_below(dir: &Path) {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|field| PathBuf::from(field.replace("\\040", " ")))
-        .filter(|point| point.starts_with(dir))
-        .collect();
-    points.sort();
-    for point in points.iter().rev() {
-        if let Err(error) = nix::mount::umount2(point, MntFlags::MNT_DETACH) {
-            tracing::warn!(mount = %point.display(), %error, "cannot unmount");
-        }
-    }
+/// Unmounts what is mounted in the directory of an ended allocation: the memory that held its secrets, and whatever
+/// else was left. The directory and its files stay.
+///
+/// # Errors
+/// Something cannot be unmounted. The directory must then not be removed: that would reach the host's files.
+pub fn detach(root: &Path, alloc: AllocId) -> Result<(), DirsError> {
+    let dir = alloc_dir(root, alloc);
+    crate::drivers::unmount_all_below(&dir).map_err(failed("unmount what is in", &dir))
+}
+
+/// Directories below `root` that are named like allocations.
+///
+/// # Errors
+/// The directory exists and cannot be read.
+pub fn present(root: &Path) -> Result<Vec<AllocId>, DirsError> {
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed("read", root))?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
 #[cfg(test)]
@@ -202,5 +234,66 @@ mod tests {
         remove(root.path(), former).unwrap();
         assert!(!dirs.alloc.exists());
         remove(root.path(), next).unwrap();
+    }
+
+    #[test]
+    fn links_that_a_task_left_behind_lead_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        make(&outside, 0o750).unwrap();
+        fs::write(outside.join("file"), "x").unwrap();
+        let (former, next) = (AllocId::from_random([1; 16]), AllocId::from_random([2; 16]));
+        let dirs = task_dirs(root.path(), former, "web");
+        for alloc in [former, next] {
+            build_shared(root.path(), alloc).unwrap();
+        }
+        build_task(&dirs, true, 0).unwrap();
+        fs::remove_dir(&dirs.local).unwrap();
+        std::os::unix::fs::symlink(&outside, &dirs.local).unwrap();
+        let error = build_task(&dirs, true, 0).unwrap_err().to_string();
+        assert!(error.starts_with("cannot create ") && error.contains("/local: "), "{error}");
+        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o750, "untouched");
+        inherit(root.path(), former, next, &["web".into()]).unwrap();
+        assert!(!task_dirs(root.path(), next, "web").local.exists(), "links are not handed over");
+        remove(root.path(), former).unwrap();
+        remove(root.path(), next).unwrap();
+        assert!(outside.join("file").exists());
+    }
+
+    #[test]
+    fn directories_have_the_documented_owners_and_modes() {
+        use std::os::unix::fs::MetadataExt;
+        let root = tempfile::tempdir().unwrap();
+        let alloc = AllocId::from_random([3; 16]);
+        build_shared(root.path(), alloc).unwrap();
+        for (task, own_root) in [("plain", false), ("rooted", true)] {
+            assert_eq!(
+                build_task(&task_dirs(root.path(), alloc, task), own_root, 3).unwrap(),
+                Uid::effective().is_root()
+            );
+        }
+        let dir = alloc_dir(root.path(), alloc);
+        for (path, mode, owner) in [
+            (".", 0o755, 0),
+            ("alloc", 0o777, NOBODY),
+            ("alloc/logs", 0o777, NOBODY),
+            ("alloc/data", 0o777, NOBODY),
+            ("alloc/tmp", 0o777, NOBODY),
+            ("plain", 0o777, NOBODY),
+            ("rooted", 0o777, 0),
+            ("plain/local", 0o777, NOBODY),
+            ("plain/secrets", 0o777, NOBODY),
+            ("plain/private", 0o700, 0),
+            ("plain/tmp", 0o1777, 0),
+        ] {
+            let meta = fs::metadata(dir.join(path)).unwrap();
+            assert_eq!(meta.permissions().mode() & 0o7777, mode, "{path}");
+            assert!(!Uid::effective().is_root() || meta.uid() == owner, "{path}: {}", meta.uid());
+        }
+        if Uid::effective().is_root() {
+            let size = nix::sys::statvfs::statvfs(&dir.join("plain/secrets")).unwrap();
+            assert_eq!(size.blocks() * size.fragment_size(), 3 << 20);
+        }
+        remove(root.path(), alloc).unwrap();
     }
 }

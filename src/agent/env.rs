@@ -42,8 +42,7 @@ const HOST_ENV_DENIED: &[&str] = &[
     "GOOGLE_OAUTH_ACCESS_TOKEN",
 ];
 /// Names with these beginnings are made fit for shells.
-const CLEANED: &[&str] =
-    &["NOMAD_ADDR_", "NOMAD_IP_", "NOMAD_PORT_", "NOMAD_HOST_PORT_", "NOMAD_META_", "NOMAD_UPSTREAM_"];
+const CLEANED: &[&str] = &["NOMAD_ADDR_", "NOMAD_IP_", "NOMAD_PORT_", "NOMAD_HOST_PORT_", "NOMAD_META_"];
 const PARENT_CGROUP: &str = "nomad.slice";
 
 /// Everything the environment of one task is made of.
@@ -78,9 +77,17 @@ pub fn node_names(node: &NodeInfo, region: &str) -> BTreeMap<String, String> {
     names
 }
 
-/// The agent's environment without the host's secrets.
-pub fn host_env() -> BTreeMap<String, String> {
-    std::env::vars().filter(|(name, _)| !HOST_ENV_DENIED.contains(&name.as_str())).collect()
+/// The agent's environment without the host's secrets: the client option `env.denylist` if it is set (separated by
+/// commas), the usual ones otherwise.
+pub fn host_env(denylist: Option<&str>) -> BTreeMap<String, String> {
+    let denied: Vec<&str> = match denylist {
+        Some(list) => list.split(',').map(str::trim).collect(),
+        None => HOST_ENV_DENIED.to_vec(),
+    };
+    // Names and values that are no text cannot be passed on.
+    let vars = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    vars.filter(|(name, _)| !denied.contains(&name.as_str())).collect()
 }
 
 /// The task's environment before templates add to it. Names are cleaned last, by [`finish`].
@@ -98,9 +105,8 @@ pub fn build(source: &EnvSource<'_>) -> BTreeMap<String, String> {
         }
     }
     for (name, value) in &source.task.env {
-        let name = interpolate(name, |name| lookup(&env, source.node_names, name));
         let value = interpolate(value, |name| lookup(&env, source.node_names, name));
-        env.insert(name, value);
+        env.insert(name.clone(), value);
     }
     env
 }
@@ -112,7 +118,9 @@ pub fn finish(env: BTreeMap<String, String>) -> BTreeMap<String, String> {
 
 fn clean(name: String) -> String {
     if CLEANED.iter().any(|prefix| name.starts_with(prefix)) {
-        name.chars()
+        // Byte by byte: a letter outside ASCII becomes as many underscores as it has bytes.
+        name.bytes()
+            .map(char::from)
             .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.') { c } else { '_' })
             .collect()
     } else {
@@ -197,7 +205,9 @@ fn put_names(env: &mut BTreeMap<String, String>, source: &EnvSource<'_>) {
     put(env, "NOMAD_ALLOC_ID", allocation.id.to_string());
     put(env, "NOMAD_SHORT_ALLOC_ID", allocation.id.short());
     put(env, "NOMAD_ALLOC_NAME", allocation.name());
-    put(env, "NOMAD_ALLOC_INDEX", allocation.index.to_string());
+    // Allocations of system jobs are told apart by their nodes.
+    let index = if job.job_type().is_on_every_node() { 0 } else { allocation.index };
+    put(env, "NOMAD_ALLOC_INDEX", index.to_string());
     put(env, "NOMAD_TASK_NAME", source.task.name.as_str());
     put(env, "NOMAD_GROUP_NAME", source.group.name.as_str());
     put(env, "NOMAD_JOB_ID", job.id.as_str());

@@ -15,9 +15,14 @@ use hcl::template::Template;
 use serde_json::Map;
 use serde_json::Value;
 
+/// Names that differ by fewer letters are suggested.
+const CLOSE: usize = 3;
+
 /// The names that driver options may use.
 pub struct Names<'a> {
     context: Context<'a>,
+    /// The first parts of all names, for suggestions.
+    known: Vec<String>,
 }
 
 impl Names<'_> {
@@ -36,13 +41,14 @@ impl Names<'_> {
         let env_object = env.iter().map(|(name, value)| (name.clone(), HclValue::from(value.as_str())));
         root.insert("env".to_owned(), HclValue::Object(env_object.collect()));
         let mut context = Context::new();
+        let known = root.keys().cloned().collect();
         for (name, value) in root {
             if let Ok(name) = Identifier::new(name) {
                 context.declare_var(name, value);
             }
         }
         declare_functions(&mut context);
-        Self { context }
+        Self { context, known }
     }
 
     /// Expands every text of the options.
@@ -79,7 +85,12 @@ impl Names<'_> {
             text.parse().map_err(|error| format!("Invalid template in {text:?}: {error}"))?;
         template.evaluate(&self.context).map_err(|error| match error.kind() {
             ErrorKind::UndefinedVar(name) => {
-                format!("Unknown variable: There is no variable named {:?}.", name.as_str())
+                let name = name.as_str();
+                let text = format!("Unknown variable: There is no variable named {name:?}.");
+                match self.known.iter().find(|known| distance(known, name) < CLOSE) {
+                    Some(meant) => format!("{text} Did you mean {meant:?}?"),
+                    None => text,
+                }
             }
             ErrorKind::NoSuchKey(_) | ErrorKind::Index(_) => {
                 "Invalid index: The given key does not identify an element in this collection value."
@@ -91,6 +102,22 @@ impl Names<'_> {
             _ => error.to_string(),
         })
     }
+}
+
+/// Letters to change, add or drop to get from one name to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (index, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (place, to) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[place + 1];
+            row[place + 1] = changed.min(row[place] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// Adds a dotted name as nested objects. Where one name is the beginning of another, the object wins.
@@ -255,8 +282,22 @@ mod tests {
 
     #[test]
     fn unknown_names_are_errors() {
-        let error = expand("${HOME}").unwrap_err();
-        assert_eq!(error, "Unknown variable: There is no variable named \"HOME\".");
+        let error = expand("${SOMETHING}").unwrap_err();
+        assert_eq!(error, "Unknown variable: There is no variable named \"SOMETHING\".");
         assert!(expand("${env[\"NOPE\"]}").unwrap_err().starts_with("Invalid index: "));
+        // Labels with dashes are known by their cleaned names only.
+        assert_eq!(
+            expand("${NOMAD_PORT-http}").unwrap_err(),
+            "Unknown variable: There is no variable named \"NOMAD_PORT-http\". Did you mean \"NOMAD_PORT_http\"?"
+        );
+        assert!(expand("${NAME:-default}").is_err(), "a shell's default is no expression");
+    }
+
+    #[test]
+    fn a_name_that_begins_others_is_reached_through_env_only() {
+        let env =
+            BTreeMap::from([("a".to_owned(), "whole".to_owned()), ("a.b".to_owned(), "part".to_owned())]);
+        let names = Names::new(&env, &BTreeMap::new());
+        assert_eq!(names.expand_text("${a.b} ${env[\"a\"]}").as_deref(), Ok("part whole"));
     }
 }

@@ -1,5 +1,8 @@
 //! What an agent must remember on its own machine: its allocations, how to find their tasks again, and the cluster
-//! it belongs to. Written before anything is reported, so a killed agent never contradicts its own words.
+//! it belongs to. Written before anything is reported, so a killed agent never contradicts its own words. A full disk
+//! is the exception: what cannot be written then is kept in memory, reported, and written as soon as there is room.
+
+mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +20,8 @@ use serde::Deserialize;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use self::writer::Write;
+use self::writer::Writer;
 use crate::agent::jobs::JobKey;
 use crate::drivers::TaskHandle;
 use crate::model::allocation::Allocation;
@@ -36,8 +41,6 @@ const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
 const LAYOUT: u32 = 1;
 /// The records are small and read once; more cache would only cost memory.
 const CACHE_BYTES: usize = 1 << 20;
-/// Writes that share one flush to disk at most.
-const GROUP: usize = 256;
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +60,9 @@ pub enum LedgerError {
     Storage { path: PathBuf, source: Box<redb::Error> },
     #[error("cannot create {path}: {source}", path = path.display())]
     Directory { path: PathBuf, source: std::io::Error },
-    #[error("the ledger's writer has ended after an earlier error")]
+    #[error("{path} cannot be written now: {cause}; it is tried again", path = path.display())]
+    Delayed { path: PathBuf, cause: String },
+    #[error("the ledger's writer has ended")]
     Closed,
 }
 
@@ -95,6 +100,8 @@ pub struct TaskRecord {
     pub restarts: RestartCount,
     /// Artifacts and payload are in place.
     pub prepared: bool,
+    /// While it waits for its next start: when that may be.
+    pub resume_at: Time,
 }
 
 /// What is remembered of one allocation.
@@ -110,6 +117,9 @@ pub struct AllocRecord {
     /// Why it was refused on arrival; empty if it was not.
     #[serde(default)]
     pub rejected: String,
+    /// Why it failed before anything of it began: its description then. Empty if it did not.
+    #[serde(default)]
+    pub setup_error: String,
     /// When the allocation began here; deadlines of its health count from then.
     #[serde(default)]
     pub started_at: Time,
@@ -146,16 +156,10 @@ pub struct DiskLedger {
     path: PathBuf,
     meta: Mutex<LedgerMeta>,
     writes: mpsc::Sender<Write>,
+    /// Why the newest changes are not on disk; `None` while all is well.
+    trouble: Arc<Mutex<Option<String>>>,
     /// What was found when the ledger was opened, until somebody takes it.
     found: Mutex<Option<Contents>>,
-}
-
-/// One change, and whom to tell when it is on disk.
-struct Write {
-    table: TableDefinition<'static, &'static str, &'static [u8]>,
-    key: String,
-    value: Option<Vec<u8>>,
-    done: Option<oneshot::Sender<()>>,
 }
 
 impl Ledger {
@@ -185,12 +189,14 @@ impl Ledger {
         }
         let (writes, queue) = mpsc::channel();
         let meta = Mutex::new(contents.meta.clone());
-        let writer = std::thread::Builder::new().name("ledger".into()).spawn({
-            let path = path.clone();
-            move || write_loop(&path, &database, &queue)
-        });
-        writer.map_err(|source| LedgerError::Directory { path: path.clone(), source })?;
-        Ok(Self::Disk(Arc::new(DiskLedger { path, meta, writes, found: Mutex::new(Some(contents)) })))
+        let trouble = Arc::default();
+        let writer = Writer { path: path.clone(), database: Some(database), trouble: Arc::clone(&trouble) };
+        let thread = std::thread::Builder::new().name("ledger".into());
+        thread
+            .spawn(move || writer.run(&queue))
+            .map_err(|source| LedgerError::Directory { path: path.clone(), source })?;
+        let found = Mutex::new(Some(contents));
+        Ok(Self::Disk(Arc::new(DiskLedger { path, meta, writes, trouble, found })))
     }
 
     /// The file, for messages.
@@ -198,6 +204,14 @@ impl Ledger {
         match self {
             Self::Disk(disk) => disk.path.display().to_string(),
             Self::Memory(_) => "memory".to_owned(),
+        }
+    }
+
+    /// Why the newest changes cannot be put on disk, if so.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Disk(disk) => disk.trouble.lock().clone(),
+            Self::Memory(_) => None,
         }
     }
 
@@ -245,7 +259,7 @@ impl Ledger {
     /// Remembers an allocation; returns once that is safe.
     ///
     /// # Errors
-    /// When the ledger cannot be written any more.
+    /// [`LedgerError::Delayed`] while the disk takes nothing: the change is kept and tried again.
     pub async fn save(&self, record: &AllocRecord) -> Result<(), LedgerError> {
         let id = record.allocation.id;
         match self {
@@ -307,7 +321,8 @@ impl DiskLedger {
         let (done, written) = oneshot::channel();
         let write = Write { table, key, value, done: Some(done) };
         self.writes.send(write).map_err(|_| LedgerError::Closed)?;
-        written.await.map_err(|_| LedgerError::Closed)
+        let outcome = written.await.map_err(|_| LedgerError::Closed)?;
+        outcome.map_err(|cause| LedgerError::Delayed { path: self.path.clone(), cause })
     }
 
     fn write_later(
@@ -327,42 +342,6 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 fn job_text(key: &JobKey) -> String {
     serde_json::to_string(key).expect("a key is plain data")
-}
-
-/// Writes what is queued, many changes per flush, until the ledger is dropped.
-fn write_loop(path: &Path, database: &Database, queue: &mpsc::Receiver<Write>) {
-    while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
-        while group.len() < GROUP
-            && let Ok(next) = queue.try_recv()
-        {
-            group.push(next);
-        }
-        if let Err(error) = write_group(database, &group) {
-            // Without memory the agent must not go on making promises: later writes answer `Closed`.
-            tracing::error!(path = %path.display(), %error, "cannot write the ledger");
-            return;
-        }
-        for write in group {
-            if let Some(done) = write.done {
-                // Nobody waits any more: fine.
-                let _ = done.send(());
-            }
-        }
-    }
-}
-
-fn write_group(database: &Database, group: &[Write]) -> Result<(), redb::Error> {
-    let txn = database.begin_write()?;
-    for write in group {
-        let mut table = txn.open_table(write.table)?;
-        match &write.value {
-            Some(value) => table.insert(write.key.as_str(), value.as_slice())?,
-            None => table.remove(write.key.as_str())?,
-        };
-    }
-    txn.commit()?;
-    Ok(())
 }
 
 fn read_all(path: &Path, database: &Database) -> Result<Contents, LedgerError> {
@@ -423,6 +402,7 @@ mod tests {
             health: None,
             network: None,
             rejected: String::new(),
+            setup_error: String::new(),
             started_at: Time::NEVER,
             ended_at: Time::NEVER,
             checks: BTreeMap::new(),
@@ -462,6 +442,47 @@ mod tests {
         let error = Ledger::open(dir.path()).err().unwrap().to_string();
         assert!(error.contains(FILE), "{error}");
         assert_eq!(std::fs::read(dir.path().join(FILE)).unwrap(), b"rubbish that is no database at all");
+    }
+
+    /// Fills a small file system of its own (made only if the tests run as root).
+    #[tokio::test]
+    async fn a_full_disk_delays_the_ledger_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        let small = nix::mount::mount(Some("tmpfs"), dir.path(), Some("tmpfs"), flags, Some("size=4m"));
+        if !nix::unistd::Uid::effective().is_root() {
+            return;
+        }
+        small.expect("a small file system");
+        let ledger = Ledger::open(dir.path()).unwrap();
+        ledger.save(&record(1)).await.unwrap();
+        let filler = dir.path().join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write(&mut file, &[0; 4096]).is_ok() {}
+        drop(file);
+        // More than fits into what the file has set aside.
+        let mut big = record(2);
+        big.rejected = "x".repeat(3 << 20);
+        let error = ledger.save(&big).await.unwrap_err();
+        assert!(matches!(&error, LedgerError::Delayed { .. }), "{error}");
+        assert!(ledger.trouble().is_some());
+        big.rejected.truncate(100);
+        assert!(matches!(ledger.save(&big).await, Err(LedgerError::Delayed { .. })), "still full");
+        std::fs::remove_file(&filler).unwrap();
+        while ledger.trouble().is_some() {
+            tokio::task::yield_now().await;
+        }
+        ledger.save(&record(3)).await.unwrap();
+        drop(ledger);
+        let contents = loop {
+            match Ledger::open(dir.path()) {
+                Err(LedgerError::InUse { .. }) => tokio::task::yield_now().await,
+                other => break other.unwrap().take_contents(),
+            }
+        };
+        let kept: Vec<AllocRecord> = contents.allocs.into_values().collect();
+        assert_eq!(kept, [record(1), big, record(3)]);
+        nix::mount::umount2(dir.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,16 +14,21 @@ use tokio::sync::watch;
 
 use crate::agent::dice::Dice;
 use crate::agent::env::node_names;
+use crate::agent::gc::CollectionLimits;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::hooks::Catalog;
 use crate::agent::hooks::HookError;
 use crate::agent::hooks::ServiceSink;
 use crate::agent::hooks::TaskExec;
+use crate::agent::hooks::TemplateOptions;
 use crate::agent::ledger::AllocRecord;
 use crate::agent::lifecycle::Role;
+use crate::agent::migration::Elsewhere;
+use crate::agent::network::Networks;
 use crate::agent::report::Outbox;
 use crate::agent::surroundings::Services;
 use crate::agent::surroundings::Surroundings;
+use crate::agent::users::UserRules;
 use crate::agent::workload::WorkloadContext;
 use crate::drivers::DriverError;
 use crate::drivers::Drivers;
@@ -35,8 +43,6 @@ use crate::model::task::Task;
 use crate::model::time::Span;
 use crate::model::time::Time;
 
-/// The longest `kill_timeout` in force.
-const MAX_KILL_TIMEOUT: Span = Span::from_secs(30);
 const DEFAULT_KILL_TIMEOUT: Span = Span::from_secs(5);
 
 /// Settings of real tasks.
@@ -53,10 +59,15 @@ pub struct MachineConfig {
     /// Inherited by tasks of some drivers; see `env::host_env`.
     pub host_env: BTreeMap<String, String>,
     pub artifacts: ArtifactOptions,
-    /// Directories of ended allocations kept beyond this number are removed, oldest first.
-    pub keep_allocs: usize,
-    /// Directories of allocations that ended longer ago are removed, too.
-    pub keep_for: Option<Span>,
+    pub templates: Arc<TemplateOptions>,
+    pub users: UserRules,
+    /// How data of allocations on other nodes is had.
+    pub elsewhere: Arc<dyn Elsewhere>,
+    /// The longest `kill_timeout` in force; longer ones are cut.
+    pub max_kill_timeout: Span,
+    /// When directories of ended allocations are removed.
+    pub collection: CollectionLimits,
+    pub networks: Arc<Networks>,
 }
 
 /// The machine while an agent is at work.
@@ -66,6 +77,8 @@ pub struct Machine {
     pub dice: Mutex<Dice>,
     /// Held (for reading) between the start of a task and the moment its handle is safe.
     pub starting: tokio::sync::RwLock<()>,
+    /// So many directories may be removed at the same time.
+    pub removals: tokio::sync::Semaphore,
 }
 
 impl Machine {
@@ -79,6 +92,11 @@ impl Machine {
 
     pub fn node_names(&self) -> BTreeMap<String, String> {
         node_names(&self.node(), &self.config.region)
+    }
+
+    /// How long a task may take to end.
+    pub fn kill_timeout(&self, task: &Task) -> Span {
+        task.kill_timeout.unwrap_or(DEFAULT_KILL_TIMEOUT).min(self.config.max_kill_timeout)
     }
 
     pub fn chance(&self) -> f64 {
@@ -129,11 +147,6 @@ impl Setup {
     }
 }
 
-/// How long a task may take to end.
-pub fn kill_timeout(task: &Task) -> Span {
-    task.kill_timeout.unwrap_or(DEFAULT_KILL_TIMEOUT).min(MAX_KILL_TIMEOUT)
-}
-
 /// What the runners of one allocation and the API share.
 pub struct AllocShared {
     pub machine: Arc<Machine>,
@@ -143,6 +156,42 @@ pub struct AllocShared {
     pub services: Mutex<BTreeMap<String, Box<dyn Services>>>,
     /// The allocation has ended.
     pub ended: watch::Sender<bool>,
+    pub handover: Arc<Handover>,
+}
+
+/// Whether the data of an ended allocation is being, or has been, fetched by its replacement.
+#[derive(Debug, Default)]
+pub struct Handover {
+    sending: AtomicUsize,
+    sent: AtomicBool,
+}
+
+/// Data is on its way as long as this lives.
+pub struct Sending(Arc<Handover>);
+
+impl Handover {
+    /// From now on data is on its way.
+    pub fn begin(self: &Arc<Self>) -> Sending {
+        self.sending.fetch_add(1, Ordering::SeqCst);
+        Sending(Arc::clone(self))
+    }
+
+    /// True while data is on its way.
+    pub fn is_under_way(&self) -> bool {
+        self.sending.load(Ordering::SeqCst) > 0
+    }
+
+    /// True once somebody has fetched the data, or given up on it.
+    pub fn is_over(&self) -> bool {
+        self.sent.load(Ordering::SeqCst) && !self.is_under_way()
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.sent.store(true, Ordering::SeqCst);
+        self.0.sending.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl AllocShared {

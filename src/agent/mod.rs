@@ -7,6 +7,7 @@ pub mod allocation;
 pub mod arrival;
 mod assignments;
 pub mod catalog;
+pub mod consul;
 pub mod dice;
 pub mod dirs;
 pub mod env;
@@ -21,8 +22,11 @@ pub mod hooks;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+mod leftovers;
 pub mod lifecycle;
 pub mod machine;
+pub mod migration;
+pub mod network;
 pub mod real;
 pub mod register;
 pub mod report;
@@ -31,6 +35,8 @@ pub mod surroundings;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod users;
+pub mod volumes;
 pub mod workload;
 
 use std::path::PathBuf;

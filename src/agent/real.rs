@@ -1,15 +1,22 @@
 //! The real workload: tasks run by drivers, with hooks around them and directories on disk.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::allocation::AllocOrders;
@@ -17,14 +24,16 @@ use crate::agent::allocation::AllocRequest;
 use crate::agent::allocation::AllocRunner;
 use crate::agent::allocation::report_of;
 use crate::agent::dirs;
-use crate::agent::gc;
 use crate::agent::jobs::JobKey;
 use crate::agent::ledger::AllocRecord;
 use crate::agent::ledger::LedgerError;
+use crate::agent::leftovers;
 use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
 use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
+use crate::agent::migration;
+use crate::agent::network;
 use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
@@ -35,12 +44,16 @@ use crate::model::allocation::TaskRunState;
 use crate::model::id::AllocId;
 use crate::model::job::Job;
 use crate::model::service::CheckResult;
+use crate::model::time::Span;
 use crate::model::time::Time;
 
 /// Requests of people that may wait per allocation.
 const QUEUE: usize = 16;
 /// A graceful end waits this long for tasks that are just being started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A replacement on another node comes for the data of an ended allocation within this time, or not at all.
+const HANDOVER_PATIENCE: Span = Span::from_secs(20);
 
 /// Why a request of a person cannot be carried out. Texts are Nomad's.
 #[derive(Debug, thiserror::Error)]
@@ -137,44 +150,99 @@ impl Slots {
         if !used {
             machine.context.ledger.remove_job(&job);
         }
-        remove_directory(machine.config.alloc_root.clone(), alloc);
+        drop(remove_directory(machine.config.alloc_root.clone(), alloc));
     }
 
-    /// Removes directories of allocations that ended long ago.
+    /// Ended allocations whose directories are there, and the number of those that have not ended.
+    fn ended(&self) -> (Vec<(Time, AllocId)>, usize) {
+        let table = self.table.lock();
+        let mut live = 0;
+        let mut ended = Vec::new();
+        for slot in table.values() {
+            let record = slot.shared.record.lock();
+            if record.ended_at.is_never() {
+                live += 1;
+            } else if !record.reaped {
+                ended.push((record.ended_at, record.allocation.id));
+            }
+        }
+        ended.sort_unstable();
+        (ended, live)
+    }
+
+    /// Removes directories of ended allocations that are too many or too old.
     fn collect(&self, machine: &Arc<Machine>) {
-        let ended: Vec<(Time, AllocId)> = {
-            let table = self.table.lock();
-            let records = table.values().map(|slot| slot.shared.record.lock());
-            let left = records.filter(|record| !record.ended_at.is_never() && !record.reaped);
-            left.map(|record| (record.ended_at, record.allocation.id)).collect()
-        };
-        for alloc in gc::choose(ended, machine.config.keep_allocs, machine.config.keep_for, machine.now()) {
-            self.reap(alloc);
+        let (ended, live) = self.ended();
+        for alloc in machine.config.collection.choose(ended, live, machine.now()) {
+            drop(self.reap(alloc));
         }
     }
 
-    /// Removes the directory of an ended allocation and remembers that.
-    fn reap(&self, alloc: AllocId) {
-        let Some(shared) = self.table.lock().get(&alloc).map(|slot| Arc::clone(&slot.shared)) else { return };
-        shared.record.lock().reaped = true;
-        let record = shared.record.lock().clone();
+    /// Looks now and then whether directories have to go, until it is dropped.
+    async fn keep_collecting(self, machine: Arc<Machine>) {
+        loop {
+            tokio::time::sleep(machine.config.collection.interval).await;
+            self.collect(&machine);
+            self.make_room(&machine).await;
+        }
+    }
+
+    /// Removes the oldest directories while the disk is too full.
+    async fn make_room(&self, machine: &Arc<Machine>) {
+        let limits = &machine.config.collection;
+        loop {
+            let (root, measure) = (machine.config.alloc_root.clone(), Arc::clone(&limits.measure));
+            let used = tokio::task::spawn_blocking(move || measure(&root)).await;
+            let Some(why) = used.ok().flatten().and_then(|used| limits.pressure(used)) else { return };
+            let (ended, _) = self.ended();
+            // One by one: each may be enough.
+            let Some((_, oldest)) = ended.first().copied() else {
+                tracing::warn!(why, "garbage collection: no ended allocation is left to remove");
+                return;
+            };
+            tracing::info!(why, alloc = %oldest, "garbage collection: removing an ended allocation");
+            let Some(removal) = self.reap(oldest) else { continue };
+            if !matches!(removal.await, Ok(true)) {
+                return;
+            }
+        }
+    }
+
+    /// Removes the directory of an ended allocation, and remembers that once it is done; the answer says if it was.
+    fn reap(&self, alloc: AllocId) -> Option<JoinHandle<bool>> {
+        let shared = self.table.lock().get(&alloc).map(|slot| Arc::clone(&slot.shared))?;
         let machine = Arc::clone(&shared.machine);
-        remove_directory(machine.config.alloc_root.clone(), alloc);
-        tokio::spawn(async move {
+        Some(tokio::spawn(async move {
+            // Closed never: an error cannot happen, and would only mean more at once.
+            let turn = machine.removals.acquire().await;
+            let removal = remove_directory(machine.config.alloc_root.clone(), alloc);
+            let removed = removal.await;
+            drop(turn);
+            if !matches!(removed, Ok(true)) {
+                return false;
+            }
+            let record = {
+                let mut record = shared.record.lock();
+                record.reaped = true;
+                record.clone()
+            };
             if let Err(error) = machine.context.ledger.save(&record).await {
                 tracing::warn!(%alloc, %error, "cannot remember that a directory was removed");
             }
-        });
+            true
+        }))
     }
 }
 
-fn remove_directory(root: PathBuf, alloc: AllocId) {
-    // Nobody waits: what is left behind is removed with the next attempt.
-    drop(tokio::task::spawn_blocking(move || {
-        if let Err(error) = dirs::remove(&root, alloc) {
+/// What cannot be removed stays for the next attempt, and is told in the log.
+fn remove_directory(root: PathBuf, alloc: AllocId) -> JoinHandle<bool> {
+    tokio::task::spawn_blocking(move || match dirs::remove(&root, alloc) {
+        Ok(()) => true,
+        Err(error) => {
             tracing::warn!(%alloc, %error, "cannot remove an allocation's directory");
+            false
         }
-    }));
+    })
 }
 
 /// Tasks of this machine.
@@ -182,12 +250,13 @@ pub struct RealWorkload {
     config: MachineConfig,
     machine: Mutex<Option<Arc<Machine>>>,
     slots: Slots,
+    collecting: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 impl RealWorkload {
     /// Nothing runs before the agent opens it.
     pub fn new(config: MachineConfig) -> Self {
-        Self { config, machine: Mutex::default(), slots: Slots::default() }
+        Self { config, machine: Mutex::default(), slots: Slots::default(), collecting: Mutex::default() }
     }
 
     fn machine(&self) -> Option<Arc<Machine>> {
@@ -202,6 +271,7 @@ impl RealWorkload {
             record: Mutex::new(record),
             services: Mutex::default(),
             ended: watch::Sender::new(ended),
+            handover: Arc::default(),
         });
         let (orders, orders_seen) = watch::channel(AllocOrders { setup, stop, forget: false });
         let (requests, requests_seen) = mpsc::channel(QUEUE);
@@ -220,6 +290,15 @@ impl RealWorkload {
         table.insert(id, Slot { shared, orders, requests, runner });
     }
 
+    fn clear_leftovers(&self, remembered: &BTreeMap<AllocId, AllocRecord>) {
+        let known: BTreeSet<AllocId> = remembered.keys().copied().collect();
+        let over = remembered.iter().filter(|(_, record)| !record.ended_at.is_never());
+        let ended: BTreeSet<AllocId> = over.map(|(alloc, _)| *alloc).collect();
+        let root = self.config.alloc_root.clone();
+        // Looked at before the first new allocation can come: those directories must not count as unknown.
+        leftovers::clear(&root, &known, &ended);
+    }
+
     fn shared(&self, alloc: AllocId) -> Result<Arc<AllocShared>, RequestError> {
         let table = self.slots.table.lock();
         table.get(&alloc).map(|slot| Arc::clone(&slot.shared)).ok_or(RequestError::UnknownAllocation)
@@ -235,6 +314,48 @@ impl RealWorkload {
     /// The newest record of an allocation.
     pub fn record(&self, alloc: AllocId) -> Option<AllocRecord> {
         self.shared(alloc).ok().map(|shared| shared.record.lock().clone())
+    }
+
+    /// Allocations that have not ended; those of jobs that run on every node may be left out.
+    pub fn working(&self, ignore_system: bool) -> Vec<AllocId> {
+        let table = self.slots.table.lock();
+        let left = table.iter().filter(|(_, slot)| !*slot.shared.ended.borrow());
+        let system = |slot: &Slot| slot.orders.borrow().setup.job.job_type().is_on_every_node();
+        left.filter(|(_, slot)| !(ignore_system && system(slot))).map(|(id, _)| *id).collect()
+    }
+
+    /// True while the replacement of a stopped allocation may still come for its data.
+    pub fn is_handing_over(&self) -> bool {
+        let Some(machine) = self.machine() else { return false };
+        let now = machine.now();
+        let table = self.slots.table.lock();
+        table.values().any(|slot| {
+            let orders = slot.orders.borrow();
+            let disk = orders.setup.group().and_then(|group| group.ephemeral_disk.as_ref());
+            let ended_at = slot.shared.record.lock().ended_at;
+            let fresh = !ended_at.is_never() && now.since(ended_at) < HANDOVER_PATIENCE;
+            let handover = &slot.shared.handover;
+            orders.stop
+                && disk.is_some_and(|disk| disk.sticky && disk.migrate)
+                && (handover.is_under_way() || (fresh && !handover.is_over()))
+        })
+    }
+
+    /// The data of an allocation that moves to its replacement, as a tar.
+    ///
+    /// # Errors
+    /// When the allocation, or its directory, is not here any more.
+    pub fn snapshot(&self, alloc: AllocId) -> Result<BoxStream<'static, io::Result<Bytes>>, RequestError> {
+        let shared = self.shared(alloc)?;
+        let dir = self.alloc_dir(alloc).ok_or(RequestError::UnknownAllocation)?;
+        let parts = migration::parts(shared.record.lock().tasks.keys().map(String::as_str));
+        let sending = shared.handover.begin();
+        let pieces = migration::pack::pack(dir, parts);
+        let held = move |piece| {
+            let _ = &sending;
+            piece
+        };
+        Ok(pieces.map(held).boxed())
     }
 
     /// The job version that an allocation runs.
@@ -355,7 +476,7 @@ impl RealWorkload {
         if !ended {
             return Err(RequestError::NotEnded);
         }
-        self.slots.reap(alloc);
+        drop(self.slots.reap(alloc));
         Ok(())
     }
 
@@ -385,6 +506,7 @@ fn new_record(setup: &Setup) -> AllocRecord {
         health: None,
         network: None,
         rejected: String::new(),
+        setup_error: String::new(),
         started_at: Time::NEVER,
         ended_at: Time::NEVER,
         checks: BTreeMap::new(),
@@ -401,12 +523,19 @@ impl Workload for RealWorkload {
             dice: Mutex::new(context.dice.clone()),
             context,
             starting: tokio::sync::RwLock::new(()),
+            removals: Semaphore::new(self.config.collection.parallel.max(1)),
         });
         *self.machine.lock() = Some(Arc::clone(&machine));
         for (key, job) in &contents.jobs {
             machine.context.jobs.adopt(key.clone(), Arc::clone(job));
         }
+        self.clear_leftovers(&contents.allocs);
         let missing = Arc::new(Job::default());
+        let unended = contents.allocs.iter().filter(|(_, record)| record.ended_at.is_never());
+        let needed = unended.map(|(id, _)| *id).collect();
+        // Found before anything new can begin, removed while it does.
+        let leftovers = machine.config.networks.leftovers(&needed);
+        tokio::spawn(network::hook::sweep(Arc::clone(&machine), leftovers));
         for (id, record) in contents.allocs {
             let job = contents.jobs.get(&record.job).unwrap_or(&missing);
             let setup = Setup { allocation: Arc::new(record.allocation.clone()), job: Arc::clone(job) };
@@ -414,6 +543,8 @@ impl Workload for RealWorkload {
             let stop = !record.allocation.is_wanted();
             self.insert(&machine, record, setup, stop);
         }
+        let collecting = tokio::spawn(self.slots.clone().keep_collecting(machine));
+        *self.collecting.lock() = Some(AbortOnDropHandle::new(collecting));
         Ok(())
     }
 

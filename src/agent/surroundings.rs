@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use crate::agent::consul::Registry;
 use crate::agent::hooks::ArtifactOptions;
 use crate::agent::hooks::CheckHealth;
 use crate::agent::hooks::CheckRestartRequest;
@@ -96,7 +97,11 @@ pub trait Services: Send + Sync {
 }
 
 /// The hooks of this program.
-pub struct StandardSurroundings;
+#[derive(Default)]
+pub struct StandardSurroundings {
+    /// Where services of provider `consul` are registered.
+    pub consul: Option<Registry>,
+}
 
 #[async_trait]
 impl Surroundings for StandardSurroundings {
@@ -132,7 +137,7 @@ impl Surroundings for StandardSurroundings {
         restarts: mpsc::Sender<CheckRestartRequest>,
         before: BTreeMap<String, CheckResult>,
     ) -> Box<dyn Services> {
-        Box::new(ServiceManager::resume(context, services, sink, restarts, before))
+        Box::new(ServiceManager::resume(context, services, sink, restarts, before, self.consul.clone()))
     }
 }
 

@@ -131,6 +131,9 @@ pub trait LocalAgent: Send + Sync + 'static {
         limit: Option<u64>,
     ) -> Result<Bytestream, LocalError>;
 
+    /// The data of an allocation that moves to its replacement, as a tar.
+    async fn snapshot(&self, alloc: AllocId) -> Result<Bytestream, LocalError>;
+
     /// A file in frames.
     async fn stream(&self, alloc: AllocId, path: &str, at: Position) -> Result<Frames, LocalError>;
 

@@ -146,7 +146,7 @@ static ROUTES: &[Route] = &[
     act!(Any "client/allocation/:id/gc" client::collect_alloc),
     missing("client/allocation/:id/exec"),
     missing("client/allocation/:id/pause"),
-    missing("client/allocation/:id/snapshot"),
+    act!(Any "client/allocation/:id/snapshot" client::snapshot),
     act!(Any "client/fs/ls/:id" client::list_files),
     act!(Any "client/fs/stat/:id" client::stat_file),
     act!(Any "client/fs/cat/:id" client::cat_file),

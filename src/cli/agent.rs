@@ -68,6 +68,14 @@ pub struct Agent {
     /// The interface whose address tasks get.
     #[arg(long, value_name = "name")]
     network_interface: Option<String>,
+    /// The kind of address that tasks get when the interface has several: ipv4 or ipv6.
+    #[arg(long, value_name = "family")]
+    preferred_address_family: Option<String>,
+    /// The speed of the interface in Mbit/s, where it does not tell.
+    #[arg(long, value_name = "mbits")]
+    network_speed: Option<i64>,
+    #[command(flatten)]
+    consul: ConsulFlags,
     /// Where the client keeps its state.
     #[arg(long, value_name = "path")]
     state_dir: Option<String>,
@@ -104,6 +112,57 @@ pub struct Agent {
     /// Positional arguments are ignored.
     #[arg(hide = true)]
     args: Vec<String>,
+}
+
+/// The machine's Consul agent.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct ConsulFlags {
+    /// Where the machine's Consul agent is: host:port.
+    #[arg(long, value_name = "addr")]
+    consul_address: Option<String>,
+    /// User and password for Consul, 'user:password'.
+    #[arg(long, value_name = "auth")]
+    consul_auth: Option<String>,
+    /// The token for Consul.
+    #[arg(long, value_name = "token")]
+    consul_token: Option<String>,
+    /// The file with the authorities that sign Consul's certificate.
+    #[arg(long, value_name = "path")]
+    consul_ca_file: Option<String>,
+    /// The file with the certificate that Consul is shown.
+    #[arg(long, value_name = "path")]
+    consul_cert_file: Option<String>,
+    /// The file with the key of that certificate.
+    #[arg(long, value_name = "path")]
+    consul_key_file: Option<String>,
+    /// Speak HTTPS to Consul.
+    #[arg(long)]
+    consul_ssl: bool,
+    /// Whether Consul's certificate is checked. Default = true
+    #[arg(long, value_name = "bool", default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    consul_verify_ssl: Option<bool>,
+}
+
+impl ConsulFlags {
+    fn overlay(&self) -> Map<String, Value> {
+        let mut block = Map::new();
+        let texts = [
+            ("address", &self.consul_address),
+            ("auth", &self.consul_auth),
+            ("token", &self.consul_token),
+            ("ca_file", &self.consul_ca_file),
+            ("cert_file", &self.consul_cert_file),
+            ("key_file", &self.consul_key_file),
+        ];
+        put(&mut block, &texts);
+        if self.consul_ssl {
+            block.insert("ssl".to_owned(), true.into());
+        }
+        if let Some(verify) = self.consul_verify_ssl {
+            block.insert("verify_ssl".to_owned(), verify.into());
+        }
+        block
+    }
 }
 
 impl Run for Agent {
@@ -174,6 +233,10 @@ impl Agent {
         ];
         put(&mut etcd, &texts);
         top.insert("etcd".to_owned(), Value::Object(etcd));
+        let consul = self.consul.overlay();
+        if !consul.is_empty() {
+            top.insert("consul".to_owned(), Value::Object(consul));
+        }
         Ok(Value::Object(top))
     }
 
@@ -183,11 +246,15 @@ impl Agent {
             ("node_class", &self.node_class),
             ("node_pool", &self.node_pool),
             ("network_interface", &self.network_interface),
+            ("preferred_address_family", &self.preferred_address_family),
             ("state_dir", &self.state_dir),
             ("alloc_dir", &self.alloc_dir),
             ("alloc_mounts_dir", &self.alloc_mounts_dir),
         ];
         put(&mut client, &texts);
+        if let Some(speed) = self.network_speed {
+            client.insert("network_speed".to_owned(), speed.into());
+        }
         if self.client {
             client.insert("enabled".to_owned(), true.into());
         }

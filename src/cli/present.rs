@@ -1,11 +1,5 @@
 //! `-json` and `-t`: the objects of the API as they are, or through a Go template.
 
-use std::collections::HashMap;
-
-use gtmpl_ng::Context as TemplateContext;
-use gtmpl_ng::Template;
-use gtmpl_value_ng::FuncError;
-use gtmpl_value_ng::Value as TemplateValue;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::PrettyFormatter;
@@ -13,6 +7,13 @@ use serde_json::ser::Serializer;
 
 use super::context::Failure;
 use super::output::Output;
+use crate::clock::Clock;
+use crate::clock::SystemClock;
+use crate::gotemplate::Functions;
+use crate::gotemplate::Options;
+use crate::gotemplate::Template;
+use crate::gotemplate::sprig;
+use crate::gotemplate::value::Value as TemplateValue;
 
 /// The two flags; commands flatten them into theirs.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -75,74 +76,14 @@ pub fn sorted(value: &Value) -> Value {
 }
 
 fn render(template: &str, value: &Value) -> Result<String, Failure> {
-    let failed = |why: &dyn std::fmt::Display| Failure::from(format!("Error formatting the data: {why}"));
-    let mut engine = Template::default();
-    engine.add_func("sprig_toJson", to_json);
-    engine.add_func("sprig_toPrettyJson", to_pretty_json);
-    engine.add_func("sprig_upper", upper);
-    engine.add_func("sprig_lower", lower);
-    engine.parse(template).map_err(|why| failed(&why))?;
-    engine.render(&TemplateContext::from(to_template(value))).map_err(|why| failed(&why))
-}
-
-fn to_template(value: &Value) -> TemplateValue {
-    match value {
-        Value::Null => TemplateValue::Nil,
-        Value::Bool(flag) => TemplateValue::Bool(*flag),
-        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(int), ..) => int.into(),
-            (None, Some(int), _) => int.into(),
-            (None, None, float) => float.unwrap_or(0.0).into(),
-        },
-        Value::String(text) => TemplateValue::String(text.clone()),
-        Value::Array(items) => TemplateValue::Array(items.iter().map(to_template).collect()),
-        Value::Object(map) => {
-            let entries: HashMap<String, TemplateValue> =
-                map.iter().map(|(key, value)| (key.clone(), to_template(value))).collect();
-            TemplateValue::Object(entries)
-        }
-    }
-}
-
-fn from_template(value: &TemplateValue) -> Value {
-    match value {
-        TemplateValue::Bool(flag) => Value::Bool(*flag),
-        TemplateValue::String(text) => Value::String(text.clone()),
-        TemplateValue::Array(items) => Value::Array(items.iter().map(from_template).collect()),
-        TemplateValue::Object(map) | TemplateValue::Map(map) => {
-            let mut entries: Vec<(&String, &TemplateValue)> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| *key);
-            Value::Object(
-                entries.into_iter().map(|(key, value)| (key.clone(), from_template(value))).collect(),
-            )
-        }
-        TemplateValue::Number(number) => {
-            serde_json::from_str(&number.to_string()).unwrap_or_else(|_| Value::String(number.to_string()))
-        }
-        _ => Value::Null,
-    }
-}
-
-fn first(args: &[TemplateValue]) -> Result<Value, FuncError> {
-    args.first().map(from_template).ok_or_else(|| FuncError::Generic("one argument is needed".to_owned()))
-}
-
-fn to_json(args: &[TemplateValue]) -> Result<TemplateValue, FuncError> {
-    Ok(first(args)?.to_string().into())
-}
-
-fn to_pretty_json(args: &[TemplateValue]) -> Result<TemplateValue, FuncError> {
-    serde_json::to_string_pretty(&first(args)?)
-        .map(TemplateValue::String)
-        .map_err(|why| FuncError::Generic(why.to_string()))
-}
-
-fn upper(args: &[TemplateValue]) -> Result<TemplateValue, FuncError> {
-    Ok(first(args)?.as_str().unwrap_or_default().to_uppercase().into())
-}
-
-fn lower(args: &[TemplateValue]) -> Result<TemplateValue, FuncError> {
-    Ok(first(args)?.as_str().unwrap_or_default().to_lowercase().into())
+    let failed = |why: String| Failure::from(format!("Error formatting the data: {why}"));
+    let mut functions = Functions::default();
+    let environment = |name: &str| std::env::var(name).ok();
+    sprig::add(&mut functions, SystemClock.now().to_chrono(), environment);
+    // The objects of the API have fixed fields: a field that is not there is a mistake of the template.
+    let options = Options { strict: true, ..Options::default() };
+    let template = Template::parse("format", template, &options, &functions).map_err(failed)?;
+    template.render(&TemplateValue::from_json(value, true), &functions).map_err(failed)
 }
 
 #[cfg(test)]
@@ -160,6 +101,9 @@ mod tests {
             render("{{ index . 0 | sprig_toJson }}", &value).unwrap(),
             r#"{"ID":"a","Index":3,"Tags":["x"]}"#
         );
+        assert_eq!(render("{{ (index . 1).ID | sprig_upper | printf \"%4s\" }}", &value).unwrap(), "   B");
+        let error = render("{{ (index . 0).Nope }}", &value).unwrap_err().text;
+        assert!(error.ends_with("map has no entry for key \"Nope\""), "{error}");
         assert!(render("{{ if }}", &value).unwrap_err().text.starts_with("Error formatting the data: "));
     }
 

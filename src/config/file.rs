@@ -91,7 +91,8 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// Replaces `{{ GetPrivateIP }}`, `{{ GetInterfaceIP "eth0" }}` and `{{ GetPublicIP }}`.
+/// Replaces `{{ GetPrivateIP }}`, `{{ GetPublicIP }}`, `{{ GetInterfaceIP "eth0" }}` and
+/// `{{ GetDefaultInterfaces | attr "name" }}` (or `"address"`).
 ///
 /// # Errors
 /// When there is no such address, or another template.
@@ -99,19 +100,33 @@ pub fn expand_address(text: &str) -> Result<String, ConfigError> {
     let Some(template) = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")) else {
         return Ok(text.to_owned());
     };
-    let mut words = template.split_whitespace();
     let failed =
         |why: &str| ConfigError::Invalid(format!("Failed to parse address template {text:?}: {why}"));
-    let found = match (words.next(), words.next()) {
-        (Some("GetPrivateIP"), None) => private_address(),
-        (Some("GetPublicIP"), None) => addresses().into_iter().map(|(_, ip)| ip).find(|ip| !is_private(*ip)),
-        (Some("GetInterfaceIP"), Some(name)) => {
-            let name = name.trim_matches('"');
-            addresses().into_iter().find(|(interface, _)| interface == name).map(|(_, ip)| ip)
+    let words: Vec<&str> = template.split_whitespace().map(|word| word.trim_matches(['"', '`'])).collect();
+    let first = |wanted: &str| addresses().into_iter().find(|(interface, _)| interface == wanted);
+    let default = || default_interface().and_then(|name| first(&name));
+    let ip = |found: Option<(String, IpAddr)>| found.map(|(_, ip)| ip.to_string());
+    let found = match words[..] {
+        ["GetPrivateIP"] => private_address().map(|ip| ip.to_string()),
+        ["GetPublicIP"] => ip(addresses().into_iter().find(|(_, ip)| !is_private(*ip))),
+        ["GetInterfaceIP", name] => ip(first(name)),
+        ["GetDefaultInterfaces", "|", "attr", "name"] => default().map(|(name, _)| name),
+        ["GetDefaultInterfaces", "|", "attr", "address"] => ip(default()),
+        _ => {
+            return Err(failed(
+                "use GetPrivateIP, GetPublicIP, GetInterfaceIP \"<name>\" or GetDefaultInterfaces | attr \"name\"",
+            ));
         }
-        _ => return Err(failed("use GetPrivateIP, GetPublicIP or GetInterfaceIP \"<name>\"")),
     };
-    found.map(|ip| ip.to_string()).ok_or_else(|| failed("this machine has no such address"))
+    found.ok_or_else(|| failed("this machine has no such address"))
+}
+
+/// The interface of the default route with the lowest metric.
+fn default_interface() -> Option<String> {
+    let routes = std::fs::read_to_string("/proc/net/route").ok()?;
+    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
+    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
 }
 
 /// The first private IPv4 address of this machine, else the first address that is not the loopback's.

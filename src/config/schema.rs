@@ -65,7 +65,7 @@ pub const FILE: &[(&str, Kind)] = &[
     ("telemetry", Block(TELEMETRY)),
     ("plugin", Labelled(&[("args", Scalar), ("config", Any)])),
     ("etcd", Block(ETCD)),
-    ("consul", Any),
+    ("consul", Block(CONSUL)),
     ("vault", Any),
     ("ui", Any),
     ("autopilot", Any),
@@ -86,6 +86,43 @@ const ETCD: &[(&str, Kind)] = &[
     ("ca_file", Scalar),
     ("cert_file", Scalar),
     ("key_file", Scalar),
+];
+
+const CONSUL: &[(&str, Kind)] = &[
+    ("name", Scalar),
+    ("address", Scalar),
+    ("auth", Scalar),
+    ("token", Scalar),
+    ("ssl", Flag),
+    ("verify_ssl", Flag),
+    ("share_ssl", Scalar),
+    ("ca_file", Scalar),
+    ("cert_file", Scalar),
+    ("key_file", Scalar),
+    ("namespace", Scalar),
+    ("timeout", Scalar),
+    ("grpc_address", Scalar),
+    ("grpc_ca_file", Scalar),
+    ("tags", Scalar),
+    ("auto_advertise", Scalar),
+    ("checks_use_advertise", Scalar),
+    ("server_service_name", Scalar),
+    ("server_http_check_name", Scalar),
+    ("server_serf_check_name", Scalar),
+    ("server_rpc_check_name", Scalar),
+    ("server_failures_before_critical", Scalar),
+    ("server_failures_before_warning", Scalar),
+    ("client_service_name", Scalar),
+    ("client_http_check_name", Scalar),
+    ("client_failures_before_critical", Scalar),
+    ("client_failures_before_warning", Scalar),
+    ("server_auto_join", Scalar),
+    ("client_auto_join", Scalar),
+    ("allow_unauthenticated", Scalar),
+    ("service_auth_method", Scalar),
+    ("task_auth_method", Scalar),
+    ("service_identity", Any),
+    ("task_identity", Any),
 ];
 
 const SERVER: &[(&str, Kind)] = &[
@@ -203,7 +240,7 @@ const CLIENT: &[(&str, Kind)] = &[
     ("chroot_env", Kind::Map),
     ("drain_on_shutdown", Block(&[("deadline", Scalar), ("force", Scalar), ("ignore_system_jobs", Scalar)])),
     ("artifact", Block(ARTIFACT)),
-    ("template", Any),
+    ("template", Block(TEMPLATE)),
     ("users", Any),
     ("fingerprint", Any),
 ];
@@ -224,6 +261,20 @@ const ARTIFACT: &[(&str, Kind)] = &[
     ("filesystem_isolation_extra_paths", Scalar),
     ("set_environment_variables", Scalar),
 ];
+
+const TEMPLATE: &[(&str, Kind)] = &[
+    ("function_denylist", Scalar),
+    ("function_blacklist", Scalar),
+    ("disable_file_sandbox", Flag),
+    ("max_stale", Scalar),
+    ("block_query_wait", Scalar),
+    ("wait", Block(WAIT)),
+    ("wait_bounds", Block(WAIT)),
+    ("consul_retry", Any),
+    ("vault_retry", Any),
+    ("nomad_retry", Any),
+];
+const WAIT: &[(&str, Kind)] = &[("min", Scalar), ("max", Scalar)];
 
 const ACL: &[(&str, Kind)] = &[
     ("enabled", Flag),

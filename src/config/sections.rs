@@ -150,6 +150,10 @@ pub struct ClientConfig {
     pub options: BTreeMap<String, String>,
     /// The interface whose address tasks get; empty for the one of the default route.
     pub network_interface: String,
+    /// `ipv4` or `ipv6`; empty for IPv4 before IPv6.
+    pub preferred_address_family: String,
+    /// Mbit/s; zero for what the interface tells.
+    pub network_speed: i64,
     /// MHz; zero for what was found.
     pub cpu_total_compute: u64,
     /// MiB; zero for what was found.
@@ -174,10 +178,15 @@ pub struct ClientConfig {
     pub gc_inode_usage_threshold: f64,
     pub gc_max_allocs: u64,
     pub gc_parallel_destroys: u64,
+    /// Directories of plugins, separated by colons.
     pub cni_path: String,
     pub cni_config_dir: PathBuf,
     pub bridge_network_name: String,
     pub bridge_network_subnet: String,
+    pub bridge_network_subnet_ipv6: String,
+    pub bridge_network_hairpin_mode: bool,
+    /// Mapped ports of the default host network are reached at all addresses of the machine.
+    pub bind_wildcard_default_host_network: bool,
     pub cgroup_parent: String,
     pub nomad_service_discovery: bool,
     pub host_volume: BTreeMap<String, HostVolumeConfig>,
@@ -187,6 +196,7 @@ pub struct ClientConfig {
     pub chroot_env: BTreeMap<String, String>,
     pub drain_on_shutdown: Option<DrainOnShutdown>,
     pub artifact: ArtifactConfig,
+    pub template: TemplateConfig,
     /// Servers of a client without etcd, `host:port`. Agents reach etcd themselves.
     #[serde(deserialize_with = "null_list")]
     pub servers: Vec<String>,
@@ -204,6 +214,8 @@ impl Default for ClientConfig {
             meta: BTreeMap::new(),
             options: BTreeMap::new(),
             network_interface: String::new(),
+            preferred_address_family: String::new(),
+            network_speed: 0,
             cpu_total_compute: 0,
             memory_total_mb: 0,
             disk_total_mb: 0,
@@ -219,10 +231,14 @@ impl Default for ClientConfig {
             gc_inode_usage_threshold: 70.0,
             gc_max_allocs: 50,
             gc_parallel_destroys: 2,
-            cni_path: "/opt/cni/bin".to_owned(),
+            // The second is where Debian and its relatives install the plugins.
+            cni_path: "/opt/cni/bin:/usr/lib/cni".to_owned(),
             cni_config_dir: PathBuf::from("/opt/cni/config"),
             bridge_network_name: "nomad".to_owned(),
             bridge_network_subnet: "172.26.64.0/20".to_owned(),
+            bridge_network_subnet_ipv6: String::new(),
+            bridge_network_hairpin_mode: false,
+            bind_wildcard_default_host_network: true,
             cgroup_parent: "/nomad".to_owned(),
             nomad_service_discovery: true,
             host_volume: BTreeMap::new(),
@@ -230,6 +246,7 @@ impl Default for ClientConfig {
             chroot_env: BTreeMap::new(),
             drain_on_shutdown: None,
             artifact: ArtifactConfig::default(),
+            template: TemplateConfig::default(),
             servers: Vec::new(),
         }
     }
@@ -295,7 +312,14 @@ pub struct ArtifactConfig {
     pub decompression_size_limit: String,
     pub decompression_file_count_limit: u64,
     #[serde(deserialize_with = "span")]
+    pub gcs_timeout: Span,
+    #[serde(deserialize_with = "span")]
     pub git_timeout: Span,
+    #[serde(deserialize_with = "span")]
+    pub hg_timeout: Span,
+    #[serde(deserialize_with = "span")]
+    pub s3_timeout: Span,
+    /// Names of variables of the agent that downloads may use, separated by commas.
     pub set_environment_variables: String,
 }
 
@@ -306,10 +330,38 @@ impl Default for ArtifactConfig {
             http_max_size: "100GB".to_owned(),
             decompression_size_limit: "100GB".to_owned(),
             decompression_file_count_limit: 4096,
+            gcs_timeout: Span::from_secs(1800),
             git_timeout: Span::from_secs(1800),
+            hg_timeout: Span::from_secs(1800),
+            s3_timeout: Span::from_secs(1800),
             set_environment_variables: String::new(),
         }
     }
+}
+
+/// `template { … }`: what templates of tasks may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TemplateConfig {
+    /// Functions that are disabled; `None` for the usual ones.
+    #[serde(alias = "function_blacklist")]
+    pub function_denylist: Option<Vec<String>>,
+    /// The function `file` may read any file of the machine.
+    pub disable_file_sandbox: bool,
+    /// Quiet time before a template is rendered again.
+    pub wait: WaitConfig,
+    /// What jobs may ask for.
+    pub wait_bounds: WaitConfig,
+}
+
+/// `wait { min = "5s" max = "4m" }`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct WaitConfig {
+    #[serde(deserialize_with = "some_span")]
+    pub min: Option<Span>,
+    #[serde(deserialize_with = "some_span")]
+    pub max: Option<Span>,
 }
 
 /// `plugin "driver" { args = […] config { … } }`
@@ -356,6 +408,70 @@ impl Default for TelemetryConfig {
     }
 }
 
+/// `consul { … }`: the machine's Consul agent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ConsulConfig {
+    /// `host:port`, with or without scheme.
+    pub address: String,
+    /// `user:password`.
+    pub auth: String,
+    pub token: String,
+    pub ssl: bool,
+    pub verify_ssl: bool,
+    pub ca_file: PathBuf,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub namespace: String,
+    /// Of one request.
+    #[serde(deserialize_with = "span")]
+    pub timeout: Span,
+}
+
+impl Default for ConsulConfig {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:8500".to_owned(),
+            auth: String::new(),
+            token: String::new(),
+            ssl: false,
+            verify_ssl: true,
+            ca_file: PathBuf::new(),
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
+            namespace: String::new(),
+            timeout: Span::from_secs(5),
+        }
+    }
+}
+
+impl ConsulConfig {
+    /// The keys that `CONSUL_HTTP_ADDR` and its companions give; nothing without an address.
+    pub(super) fn overlay(environment: impl Fn(&str) -> Option<String>) -> Option<Value> {
+        let read = |name: &str| environment(name).filter(|text| !text.is_empty());
+        let mut block = serde_json::Map::new();
+        block.insert("address".to_owned(), read("CONSUL_HTTP_ADDR")?.into());
+        for (name, key) in [
+            ("CONSUL_HTTP_TOKEN", "token"),
+            ("CONSUL_HTTP_AUTH", "auth"),
+            ("CONSUL_CACERT", "ca_file"),
+            ("CONSUL_CLIENT_CERT", "cert_file"),
+            ("CONSUL_CLIENT_KEY", "key_file"),
+            ("CONSUL_NAMESPACE", "namespace"),
+        ] {
+            if let Some(text) = read(name) {
+                block.insert(key.to_owned(), text.into());
+            }
+        }
+        for (name, key) in [("CONSUL_HTTP_SSL", "ssl"), ("CONSUL_HTTP_SSL_VERIFY", "verify_ssl")] {
+            if let Some(text) = read(name) {
+                block.insert(key.to_owned(), matches!(text.as_str(), "1" | "true").into());
+            }
+        }
+        Some(Value::Object(block))
+    }
+}
+
 /// `acl { … }`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -386,6 +502,10 @@ fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
         }
         other => Err(D::Error::custom(format!("can't parse time duration {other}"))),
     }
+}
+
+fn some_span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    span(deserializer).map(Some)
 }
 
 /// Values of a map of texts may be numbers and booleans in a file.

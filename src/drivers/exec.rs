@@ -14,7 +14,9 @@ use crate::model::node::DriverInfo;
 use super::Driver;
 use super::DriverError;
 use super::ExitStatus;
+use super::Mount;
 use super::Progress;
+use super::Propagation;
 use super::Started;
 use super::TaskConfig;
 use super::TaskHandle;
@@ -144,7 +146,12 @@ impl Isolated {
         let options = &config.config;
         let user = if config.user.is_empty() { DEFAULT_USER } else { config.user.as_str() };
         let work_dir = options.text("work_dir");
-        let bind = |from: &Path, to: &Path, read_only| Bind { from: from.into(), to: to.into(), read_only };
+        let bind = |from: &Path, to: &Path, read_only| Bind {
+            from: from.into(),
+            to: to.into(),
+            read_only,
+            ..Bind::default()
+        };
         // The task's directories live below the root or must be shown in it; secrets may be mounts of their own
         // and come along with the root.
         let mut binds: Vec<Bind> = self.chroot.iter().map(|(from, to)| bind(from, to, true)).collect();
@@ -155,6 +162,9 @@ impl Isolated {
                 binds.push(bind(dir, Path::new(inside), false));
             }
         }
+        binds.extend(volume_binds(config)?);
+        let files = config.network_files.places();
+        binds.extend(files.map(|(from, to)| bind(from, Path::new(to), true)));
         let hidden = config.dirs.private.strip_prefix(&config.dirs.task);
         let hidden = hidden.map(|inside| vec![Path::new("/").join(inside)]).unwrap_or_default();
         Ok(Launch {
@@ -178,6 +188,23 @@ impl Isolated {
     }
 }
 
+/// The volumes of a task. Isolated tasks have no way of giving mounts back to the host.
+fn volume_binds(config: &TaskConfig) -> Result<Vec<Bind>, DriverError> {
+    let bind = |mount: &Mount| {
+        if mount.propagation == Propagation::Bidirectional {
+            let text = format!("{}: propagation mode \"bidirectional\" is not supported", mount.to.display());
+            return Err(DriverError::BadConfig(text));
+        }
+        Ok(Bind {
+            from: mount.from.clone(),
+            to: mount.to.clone(),
+            read_only: mount.read_only,
+            follows_host: mount.propagation == Propagation::HostToTask,
+        })
+    };
+    config.mounts.iter().map(bind).collect()
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Exec {
@@ -195,6 +222,10 @@ impl Driver for Exec {
             Some(text) => super::undetected(text),
             None => super::healthy("exec", []),
         }
+    }
+
+    fn mounts_volumes(&self) -> bool {
+        true
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {

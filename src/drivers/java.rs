@@ -105,6 +105,10 @@ impl Driver for Java {
         }
     }
 
+    fn mounts_volumes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         let mut problems = options::check(OPTIONS, config);
         if config.text("jar_path").is_empty() && config.text("class").is_empty() {

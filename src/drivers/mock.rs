@@ -132,6 +132,10 @@ fn write_output(config: &TaskConfig) -> Result<(), DriverError> {
 
 #[async_trait]
 impl Driver for Mock {
+    fn joins_networks(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "mock_driver"
     }

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod java;
 pub mod logs;
 pub mod mock;
+pub mod network;
 pub mod options;
 pub mod plugin;
 pub mod process;
@@ -34,6 +35,7 @@ use crate::model::resources::AllocatedTask;
 use crate::model::task::LogConfig;
 
 use self::executor::Executor;
+use self::network::NetworkFiles;
 use self::supervisor::Supervisor;
 
 /// Names one run of one task on this node.
@@ -70,8 +72,34 @@ pub struct TaskConfig {
     pub network_mode: String,
     /// Path of the network namespace that the task must join, if the group has one.
     pub network_namespace: Option<PathBuf>,
+    #[serde(default)]
+    pub network_files: NetworkFiles,
     /// The signal that asks the task to end; the driver's default when empty.
     pub kill_signal: String,
+    /// Volumes of the host, for drivers that can mount them (see [`Driver::mounts_volumes`]).
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+}
+
+/// A directory or file of the host that the task sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub from: PathBuf,
+    /// Absolute, as the task sees it.
+    pub to: PathBuf,
+    pub read_only: bool,
+    pub propagation: Propagation,
+    /// `z`, `Z`, or empty.
+    pub selinux_label: String,
+}
+
+/// Which mounts made below a volume later are seen on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToTask,
+    Bidirectional,
 }
 
 /// Directories of a task on the host. See docs on the allocation directory.
@@ -181,6 +209,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Is it usable on this machine? Attributes are node attributes such as `driver.java.version`.
     async fn fingerprint(&self) -> DriverInfo;
 
+    /// Can its tasks have volumes mounted?
+    fn mounts_volumes(&self) -> bool {
+        false
+    }
+
     /// Returns when the fingerprint is no longer `known`, for drivers that notice by themselves. The others are
     /// asked from time to time.
     async fn health_changed(&self, known: &DriverInfo) {
@@ -229,6 +262,23 @@ pub trait Driver: Send + Sync + 'static {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError>;
+
+    /// Whether tasks can join a network namespace that their group has to itself.
+    fn joins_networks(&self) -> bool {
+        true
+    }
+
+    /// Whether tasks in such a namespace can have a hostname of their own.
+    fn sets_hostname(&self) -> bool {
+        false
+    }
+
+    /// Removes what the driver made for the network namespace of an allocation whose tasks have all ended.
+    /// Idempotent.
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        let _ = alloc;
+        Ok(())
+    }
 }
 
 /// Drivers by name.

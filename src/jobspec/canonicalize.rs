@@ -72,6 +72,7 @@ pub fn canonicalize(job: &mut Job, cluster: &Defaults) -> Vec<String> {
         if !cluster.consul {
             native_services(group, &mut warnings);
         }
+        mesh(group);
         implied::add(group);
     }
     warnings
@@ -270,6 +271,21 @@ fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
     };
     if meshed && !group.constraints.iter().any(|constraint| constraint.left == consul.left) {
         group.constraints.push(consul);
+    }
+}
+
+/// A service mesh needs proxies that nobody runs here: its groups wait for a node that says it can do that.
+fn mesh(group: &mut TaskGroup) {
+    let native = |connect: &serde_json::Value| connect.get("Native").and_then(serde_json::Value::as_bool);
+    let meshed = group.services.iter().filter_map(|service| service.connect.as_ref());
+    let needed = meshed.into_iter().any(|connect| native(connect) != Some(true));
+    let connect = Constraint {
+        left: "${attr.consul.connect}".to_owned(),
+        right: "true".to_owned(),
+        operand: "=".to_owned(),
+    };
+    if needed && !group.constraints.contains(&connect) {
+        group.constraints.push(connect);
     }
 }
 

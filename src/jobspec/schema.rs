@@ -518,6 +518,7 @@ static TEMPLATE: Body = Body {
         text("left_delimiter", "LeftDelim"),
         text("right_delimiter", "RightDelim"),
         flag("error_on_missing_key", "ErrMissingKey"),
+        flag("once", "Once"),
         duration("vault_grace", "VaultGrace"),
     ],
     blocks: &[

@@ -296,6 +296,12 @@ fn parse(key: &Key, value: &Bytes) -> Option<Parsed> {
 }
 
 impl State {
+    /// Whether any node talks to Consul.
+    pub fn has_consul(&self) -> bool {
+        let mut infos = self.nodes.values().filter_map(|node| node.info.as_ref());
+        infos.any(|info| info.value.attributes.contains_key("consul.version"))
+    }
+
     /// The accepted job with this id, whatever may wait at its key.
     pub fn job(&self, id: &JobId) -> Option<Stored<Job>> {
         let entry = self.jobs.get(id)?;

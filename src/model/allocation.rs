@@ -119,6 +119,9 @@ pub struct Allocation {
     /// The allocation that this one replaces; it starts once that one has ended, if on the same node.
     #[serde(rename = "PreviousAllocation", skip_serializing_if = "is_default", with = "optional_id")]
     pub previous: Option<AllocId>,
+    /// Where that one was: its data may have to be fetched from there.
+    #[serde(rename = "PreviousNode", skip_serializing_if = "is_default", with = "optional_id")]
+    pub previous_node: Option<NodeId>,
     #[serde(rename = "RescheduleTracker", skip_serializing_if = "is_default")]
     pub reschedule_tracker: Option<RescheduleTracker>,
     #[serde(rename = "PreemptedByAllocation", skip_serializing_if = "is_default", with = "optional_id")]

@@ -123,6 +123,9 @@ pub struct Template {
     pub vault_grace: Span,
     pub wait: Option<WaitConfig>,
     pub err_missing_key: bool,
+    /// Rendered before the task starts and never again. Of later versions of Nomad: absent unless it is set.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
 }
 
 /// The script of `change_mode = "script"`.

@@ -45,6 +45,10 @@ impl Local {
         Self { node, workload, alloc_root }
     }
 
+    pub(super) fn workload(&self) -> &RealWorkload {
+        &self.workload
+    }
+
     fn files(&self, alloc: AllocId) -> Result<AllocFiles, LocalError> {
         AllocFiles::open(&dirs::alloc_dir(&self.alloc_root, alloc)).map_err(of_file)
     }
@@ -120,6 +124,11 @@ impl LocalAgent for Local {
         limit: Option<u64>,
     ) -> Result<Bytestream, LocalError> {
         let (_, pieces) = self.files(alloc)?.read(path, offset, limit).await.map_err(of_file)?;
+        Ok(pieces.map_err(|error| LocalError::Failed(error.to_string())).boxed())
+    }
+
+    async fn snapshot(&self, alloc: AllocId) -> Result<Bytestream, LocalError> {
+        let pieces = self.workload.snapshot(alloc).map_err(|error| LocalError::Failed(error.to_string()))?;
         Ok(pieces.map_err(|error| LocalError::Failed(error.to_string())).boxed())
     }
 

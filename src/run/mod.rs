@@ -2,6 +2,8 @@
 
 mod client;
 mod connect;
+mod ending;
+mod hook_options;
 mod local;
 mod server;
 mod store;
@@ -12,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::SignalKind;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -37,6 +38,8 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use self::client::Client;
+use self::ending::Ending;
+use self::ending::Signals;
 
 pub use self::connect::Program;
 
@@ -56,6 +59,8 @@ enum RunError {
     Bootstrap(#[from] bootstrap::BootstrapError),
     #[error(transparent)]
     Agent(#[from] crate::agent::AgentError),
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Everything that runs in this process, for as long as it runs.
@@ -77,7 +82,11 @@ struct Process {
 async fn agent(config: AgentConfig, console: AgentConsole) -> u8 {
     start_log(&config);
     match serve(config, console).await {
-        Ok(()) => 0,
+        Ok(code) => code,
+        Err(error @ RunError::Refused(_)) => {
+            console.error(&format!("Error running agent: {error}"));
+            1
+        }
         Err(error) => {
             console.error(&format!("Error starting agent: {error}"));
             1
@@ -92,7 +101,9 @@ fn start_log(config: &AgentConfig) {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
 }
 
-async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), RunError> {
+/// Runs until the process has to end; the exit code.
+async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, RunError> {
+    let mut signals = Signals::new();
     let setup = |error: crate::config::ConfigError| RunError::Setup(error.to_string());
     let mut listeners = Vec::new();
     for address in config.http_listeners().map_err(setup)? {
@@ -130,9 +141,16 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<(), Run
         process.tasks.spawn(serving);
     }
     console.started(&process.banner(client.as_ref()));
-    wait_for_end(console).await;
+    let ending = tokio::select! {
+        ending = signals.next(console) => ending,
+        why = ending::refused(client.as_ref()) => Ending::Refused(why),
+    };
+    let left = process.leave(&ending, client.as_ref(), &api, &mut signals, console).await;
     process.shut_down(client, &api, console).await;
-    Ok(())
+    match ending {
+        Ending::Refused(why) => Err(RunError::Refused(why)),
+        _ => Ok(u8::from(!left)),
+    }
 }
 
 impl Process {
@@ -235,6 +253,35 @@ impl Process {
         }
     }
 
+    /// Leaves the cluster in an orderly way if the configuration wants that for this ending; false if it does not, or
+    /// if a second signal cut it short.
+    async fn leave(
+        &self,
+        ending: &Ending,
+        client: Option<&Client>,
+        api: &Api,
+        signals: &mut Signals,
+        console: AgentConsole,
+    ) -> bool {
+        let wanted = match ending {
+            Ending::Interrupt => self.config.leave_on_interrupt,
+            Ending::Terminate => self.config.leave_on_terminate,
+            Ending::Refused(_) => false,
+        };
+        if !wanted {
+            return false;
+        }
+        console.step("Gracefully shutting down agent...");
+        let drain = self.config.client.drain_on_shutdown.as_ref().filter(|_| !self.config.dev);
+        if let (Some(client), Some(drain)) = (client, drain) {
+            tokio::select! {
+                () = ending::drain(api, client, drain) => {}
+                _ = signals.next(console) => return false,
+            }
+        }
+        true
+    }
+
     /// First nothing new is accepted, then decisions stop, then the agent says its last words.
     async fn shut_down(mut self, client: Option<Client>, api: &Api, console: AgentConsole) {
         if self.config.dev && self.config.etcd.endpoints.is_empty() {
@@ -272,24 +319,5 @@ impl Process {
         if tokio::time::timeout(DEV_FAREWELL, quiet).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
-    }
-}
-
-/// Waits for SIGINT or SIGTERM. SIGHUP is noted: there is nothing to reload yet.
-async fn wait_for_end(console: AgentConsole) {
-    let stream = |kind| tokio::signal::unix::signal(kind).expect("signals can be watched");
-    let (mut interrupt, mut terminate, mut hangup) =
-        (stream(SignalKind::interrupt()), stream(SignalKind::terminate()), stream(SignalKind::hangup()));
-    loop {
-        let name = tokio::select! {
-            _ = interrupt.recv() => "interrupt",
-            _ = terminate.recv() => "terminated",
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: the configuration is read at start only");
-                continue;
-            }
-        };
-        console.step(&format!("Caught signal: {name}"));
-        return;
     }
 }

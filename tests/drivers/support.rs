@@ -83,6 +83,7 @@ impl Bench {
             ports: Vec::new(),
             network_mode: String::new(),
             network_namespace: None,
+            network_files: herder::drivers::network::NetworkFiles::default(),
             kill_signal: String::new(),
         };
         let driver = all(&options).remove(driver).unwrap();

@@ -15,14 +15,14 @@ use crate::support::text;
 const IMAGE: &str = "herder-e2e/busybox:1";
 
 /// Runs docker; its standard output.
-fn docker(args: &[&str]) -> String {
+pub fn docker(args: &[&str]) -> String {
     let said = answer(Command::new("docker").args(args));
     assert_eq!(said.code, 0, "docker {args:?} failed; these tests need a running dockerd: {}", said.stderr);
     said.stdout.trim().to_owned()
 }
 
 /// Makes the image, unless that was done already.
-fn image() -> &'static str {
+pub fn image() -> &'static str {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         docker(&["version"]);

@@ -17,13 +17,13 @@ use crate::support::eventually;
 use crate::support::text;
 
 /// Serves the files of a directory over HTTP until dropped.
-struct Files {
-    address: String,
+pub struct Files {
+    pub address: String,
     ended: Arc<AtomicBool>,
 }
 
 impl Files {
-    fn new(dir: &Path) -> Self {
+    pub fn new(dir: &Path) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         let (dir, ended) = (dir.to_owned(), Arc::new(AtomicBool::new(false)));
@@ -75,7 +75,7 @@ fn dev() -> Agent {
 }
 
 /// The id of a job's newest allocation.
-fn newest(agent: &Agent, job: &str) -> String {
+pub fn newest(agent: &Agent, job: &str) -> String {
     agent.allocs(job)[0]["ID"].as_str().expect("an id").to_owned()
 }
 

@@ -108,6 +108,18 @@ impl Agent {
         path
     }
 
+    /// Sends SIGTERM and waits for the end; the exit code.
+    pub fn terminate(self) -> Option<i32> {
+        let told = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(told.expect("kill starts").success());
+        self.outcome()
+    }
+
+    /// Waits until the agent ends by itself; the exit code.
+    pub fn outcome(mut self) -> Option<i32> {
+        eventually("the agent ended", || self.child.try_wait().expect("our own child")).code()
+    }
+
     /// kill -9; tasks stay. Gives back the directory for the next agent.
     pub fn kill(mut self) -> TempDir {
         let _ = self.child.kill();

@@ -19,7 +19,6 @@ use crate::agent::lifecycle::next_steps;
 use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
 use crate::agent::machine::Setup;
-use crate::agent::machine::kill_timeout;
 use crate::agent::register::Contact;
 use crate::agent::task::Note;
 use crate::agent::task::TaskOrders;
@@ -202,7 +201,7 @@ impl Group {
             if states.get(&task.name).is_some_and(|state| state.state == TaskRunState::Dead)
                 && let Some(entry) = record.tasks.get_mut(&task.name)
             {
-                events::record(&mut entry.state, now, events::killing(kill_timeout(task)));
+                events::record(&mut entry.state, now, events::killing(self.machine.kill_timeout(task)));
             }
         }
     }

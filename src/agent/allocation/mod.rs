@@ -3,6 +3,7 @@
 
 mod group;
 mod health;
+mod inherit;
 mod report;
 mod services;
 
@@ -22,6 +23,8 @@ use crate::agent::ledger::TaskRecord;
 use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
 use crate::agent::machine::Setup;
+use crate::agent::network;
+use crate::agent::network::hook::NetworkError;
 use crate::agent::real::Slots;
 use crate::agent::task::TaskRequest;
 use crate::model::allocation::TaskRunState;
@@ -60,6 +63,10 @@ impl AllocRunner {
             return self.finish().await;
         }
         let setup = self.orders.borrow().setup.clone();
+        if !fresh && let Err(error) = network::hook::restore(&self.shared, &setup).await {
+            self.fail_network(&error);
+            return self.finish().await;
+        }
         let mut group = Group::new(&self.shared, &self.machine, setup);
         group.stop = self.orders.borrow().stop;
         group.run(&mut self.orders, &mut self.requests).await;
@@ -95,10 +102,19 @@ impl AllocRunner {
                 changed = self.orders.changed() => if changed.is_err() { return false },
             }
         };
+        if !self.await_former(&setup).await {
+            self.bury("");
+            return false;
+        }
         if let Err(reason) = self.make_directories(&setup).await {
             self.fail_all(&reason);
             return false;
         }
+        if let Err(error) = network::hook::set_up(&self.shared, &setup).await {
+            self.fail_network(&error);
+            return false;
+        }
+        self.bring_over(&setup).await;
         self.shared.record.lock().started_at = self.machine.now();
         self.save_and_report().await;
         true
@@ -126,26 +142,6 @@ impl AllocRunner {
         }
     }
 
-    async fn make_directories(&self, setup: &Setup) -> Result<(), String> {
-        let root = self.machine.config.alloc_root.clone();
-        let id = setup.allocation.id;
-        let sticky =
-            setup.group().and_then(|group| group.ephemeral_disk.as_ref()).is_some_and(|disk| disk.sticky);
-        let former = setup.allocation.previous.filter(|former| sticky && self.slots.has(*former));
-        let tasks: Vec<String> = setup
-            .group()
-            .map(|group| group.tasks.iter().map(|task| task.name.clone()).collect())
-            .unwrap_or_default();
-        let made = tokio::task::spawn_blocking(move || {
-            dirs::build_shared(&root, id)?;
-            former.map_or(Ok(()), |former| dirs::inherit(&root, former, id, &tasks))
-        });
-        match made.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
     /// Ends an allocation that never started. With a reason it was refused.
     fn bury(&self, reason: &str) {
         let now = self.machine.now();
@@ -168,15 +164,33 @@ impl AllocRunner {
         }
     }
 
+    fn fail_network(&self, error: &NetworkError) {
+        match error {
+            NetworkError::Refused(_) => {
+                self.bury("");
+                self.shared.record.lock().setup_error = error.to_string();
+            }
+            NetworkError::Failed(_) => self.fail_all(&error.to_string()),
+        }
+    }
+
     async fn save_and_report(&self) {
         let setup = self.orders.borrow().setup.clone();
         save_and_report(&self.shared, &self.machine, &setup).await;
     }
 
     async fn finish(&mut self) {
+        let setup = self.orders.borrow().setup.clone();
+        network::hook::tear_down(&self.shared, &setup).await;
+        let id = self.shared.record.lock().allocation.id;
+        let root = self.machine.config.alloc_root.clone();
+        // What stays for people to look at holds no secrets, and no memory.
+        let detached = tokio::task::spawn_blocking(move || dirs::detach(&root, id)).await;
+        if let Ok(Err(error)) = detached {
+            tracing::warn!(alloc = %id, %error, "cannot unmount the secrets of an ended allocation");
+        }
         self.shared.record.lock().ended_at = self.machine.now();
         self.save_and_report().await;
-        let id = self.shared.record.lock().allocation.id;
         tracing::debug!(alloc = %id, "ended");
         self.shared.ended.send_replace(true);
         self.slots.settle(id);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::agent::ledger::AllocRecord;
+use crate::agent::ledger::LedgerError;
 use crate::agent::lifecycle;
 use crate::agent::machine::AllocShared;
 use crate::agent::machine::Machine;
@@ -21,9 +22,16 @@ pub(super) async fn save_and_report(shared: &AllocShared, machine: &Machine, set
         record.checks = checks;
         record.clone()
     };
-    if let Err(error) = machine.context.ledger.save(&record).await {
-        tracing::error!(alloc = %record.allocation.id, %error, "cannot save the allocation: it is not reported");
-        return;
+    match machine.context.ledger.save(&record).await {
+        Ok(()) => {}
+        // The cluster must hear of it all the same: with a full disk somebody may be waiting for just that.
+        Err(error @ LedgerError::Delayed { .. }) => {
+            tracing::debug!(alloc = %record.allocation.id, %error, "reported before it is safe");
+        }
+        Err(error) => {
+            tracing::error!(alloc = %record.allocation.id, %error, "cannot save the allocation: it is not reported");
+            return;
+        }
     }
     machine.context.outbox.put_alloc(record.allocation.id, report_of(&record, setup.group()));
 }
@@ -36,6 +44,8 @@ pub fn report_of(record: &AllocRecord, group: Option<&TaskGroup>) -> AllocationR
     let (mut status, mut text) = lifecycle::client_status(group.unwrap_or(&nothing), &states);
     if !record.rejected.is_empty() {
         (status, text) = (ClientStatus::Failed, record.rejected.as_str());
+    } else if !record.setup_error.is_empty() {
+        (status, text) = (ClientStatus::Failed, record.setup_error.as_str());
     } else if record.started_at.is_never() && status == ClientStatus::Pending {
         text = "";
     }

@@ -6,7 +6,7 @@ use std::io;
 use url::Url;
 
 /// Makes sure that TLS can be used in this process. May be called any number of times.
-pub(super) fn install_tls() {
+pub(in crate::agent) fn install_tls() {
     // The first caller in the process installs it; the others find it installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -6,9 +6,11 @@
 pub mod artifacts;
 pub mod checks;
 pub mod destination;
-mod http;
+pub(in crate::agent) mod http;
 pub mod services;
 pub mod templates;
+
+pub(in crate::agent) use self::http::install_tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,7 +62,13 @@ pub struct ArtifactOptions {
     pub http_read_timeout: Duration,
     /// Largest HTTP download, bytes.
     pub http_max_bytes: u64,
+    pub gcs_timeout: Duration,
     pub git_timeout: Duration,
+    pub s3_timeout: Duration,
+    /// Variables of the agent that downloads may use: credentials, proxies.
+    pub env: BTreeMap<String, String>,
+    /// How long a download may take before the task's events tell how far it is.
+    pub progress_after: Duration,
     /// Largest number of files in one archive.
     pub decompression_files: usize,
     /// Largest unpacked size of one archive, bytes.
@@ -73,11 +81,58 @@ impl Default for ArtifactOptions {
             user: String::new(),
             http_read_timeout: Duration::from_secs(30 * 60),
             http_max_bytes: 100 << 30,
+            gcs_timeout: Duration::from_secs(30 * 60),
             git_timeout: Duration::from_secs(30 * 60),
+            s3_timeout: Duration::from_secs(30 * 60),
+            env: BTreeMap::new(),
+            progress_after: Duration::from_secs(10),
             decompression_files: 4096,
             decompression_bytes: 100 << 30,
         }
     }
+}
+
+/// What the agent's configuration says about templates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemplateOptions {
+    /// Functions that fail with `function is disabled`.
+    pub denied: Vec<String>,
+    /// The function `file` may read any file of the machine.
+    pub disable_file_sandbox: bool,
+    /// Quiet time before a template is rendered again, when it does not say: at least, and at most.
+    pub wait: (Duration, Duration),
+    /// What templates may ask for: least and longest.
+    pub wait_bounds: (Option<Duration>, Option<Duration>),
+}
+
+impl Default for TemplateOptions {
+    fn default() -> Self {
+        Self {
+            denied: vec!["plugin".to_owned(), "writeToFile".to_owned()],
+            disable_file_sandbox: false,
+            wait: (Duration::from_secs(5), Duration::from_secs(4 * 60)),
+            wait_bounds: (None, None),
+        }
+    }
+}
+
+/// What is known about a variable besides its items.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VariableMeta {
+    pub namespace: String,
+    pub path: String,
+    pub create_index: u64,
+    pub modify_index: u64,
+    /// Nanoseconds since 1970, as the next.
+    pub create_time: i64,
+    pub modify_time: i64,
+}
+
+/// A variable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variable {
+    pub meta: VariableMeta,
+    pub items: BTreeMap<String, String>,
 }
 
 /// Everything templates of one task may look at.
@@ -93,6 +148,7 @@ pub struct TemplateContext {
     pub alloc: AllocId,
     pub task: String,
     pub catalog: Arc<dyn Catalog>,
+    pub options: Arc<TemplateOptions>,
     pub clock: Arc<dyn Clock>,
     /// Seeds the choice of a splay, so that a simulation repeats itself.
     pub seed: u64,
@@ -115,7 +171,8 @@ pub enum TemplateChange {
 /// Registered services, as templates see them.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
-    /// All registrations of `name` in `namespace`, ordered by id, and the index of the catalog they were read at.
+    /// The registrations of `name` in `namespace` whose checks pass, ordered by id, and the index of the catalog they
+    /// were read at. For `<name>|any` those with failing or undecided checks, too.
     ///
     /// # Errors
     /// When the catalog cannot be read at all yet; trying again helps.
@@ -131,16 +188,20 @@ pub trait Catalog: Send + Sync + 'static {
     /// As for `services`.
     async fn names(&self, namespace: &str) -> Result<(u64, BTreeMap<String, Vec<String>>), HookError>;
 
-    /// The items of the variable at `path`, `None` when there is no such variable, and the index.
+    /// The variable at `path`, `None` when there is no such variable, and the index.
     ///
     /// # Errors
     /// As for `services`; not recoverable when this catalog has no variables.
-    async fn variable(
-        &self,
-        namespace: &str,
-        path: &str,
-    ) -> Result<(u64, Option<BTreeMap<String, String>>), HookError> {
+    async fn variable(&self, namespace: &str, path: &str) -> Result<(u64, Option<Variable>), HookError> {
         Err(HookError::fatal(format!("nomad.var.block({path}@{namespace}): variables cannot be read here")))
+    }
+
+    /// What is known of all variables whose path begins with `prefix`, by path, and the index.
+    ///
+    /// # Errors
+    /// As for `variable`.
+    async fn variables(&self, namespace: &str, prefix: &str) -> Result<(u64, Vec<VariableMeta>), HookError> {
+        Err(HookError::fatal(format!("nomad.var.list({prefix}@{namespace}): variables cannot be read here")))
     }
 
     /// Waits until the catalog has changed after index `since`, and returns its index then. Cancel-safe.

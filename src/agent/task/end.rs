@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::agent::events;
-use crate::agent::machine::kill_timeout;
 use crate::agent::task::Seen;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Wanted;
@@ -23,7 +22,7 @@ impl TaskRunner {
         let handle = self.record.handle.clone().ok_or(DriverError::NotFound)?;
         let driver = self.machine.config.drivers.get(handle.driver.as_str()).ok_or(DriverError::NotFound)?;
         let task = Self::spec(&self.setup(), &self.name);
-        let timeout = kill_timeout(&task).to_std();
+        let timeout = self.machine.kill_timeout(&task).to_std();
         let mut pause = FIRST_STOP_PAUSE;
         for attempt in 1..=STOP_ATTEMPTS {
             match driver.stop(&handle, &task.kill_signal, timeout).await {
@@ -78,7 +77,7 @@ impl TaskRunner {
             self.event(event.clone());
         }
         let task = Self::spec(&self.setup(), &self.name);
-        self.event(events::killing(kill_timeout(&task)));
+        self.event(events::killing(self.machine.kill_timeout(&task)));
         self.die(false).await
     }
 
@@ -88,7 +87,7 @@ impl TaskRunner {
         if let Wanted::Stop(Some(event)) = wanted {
             self.event(event.clone());
         }
-        self.event(events::killing(kill_timeout(&task)));
+        self.event(events::killing(self.machine.kill_timeout(&task)));
         self.note().await;
         self.deregister_services();
         let hurry = self.orders.borrow().hurry;

@@ -46,6 +46,7 @@ impl TaskRunner {
                 self.record.state.state = TaskRunState::Pending;
                 self.record.state.restarts += 1;
                 self.record.state.last_restart = now;
+                self.record.resume_at = now + after;
                 self.delay_until = Instant::now() + after.to_std();
                 self.note().await;
                 Seen::Delayed

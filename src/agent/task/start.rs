@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::agent::env;
 use crate::agent::events;
 use crate::agent::expand::Names;
+use crate::agent::hooks::HookError;
 use crate::agent::machine::Setup;
+use crate::agent::network;
 use crate::agent::task::Seen;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Trouble;
@@ -17,6 +21,8 @@ use crate::drivers::TaskId;
 use crate::model::allocation::TaskRunState;
 use crate::model::network::PortMapping;
 use crate::model::task::Task;
+use crate::model::time::Span;
+use crate::model::time::Time;
 
 impl TaskRunner {
     /// Finds a task again that an earlier agent started.
@@ -24,7 +30,7 @@ impl TaskRunner {
         if self.record.state.state == TaskRunState::Dead {
             return Seen::Dead;
         }
-        let Some(handle) = self.record.handle.clone() else { return Seen::Idle };
+        let Some(handle) = self.record.handle.clone() else { return self.recover_delay() };
         let setup = self.setup();
         let task = Self::spec(&setup, &self.name);
         let Some(driver) = self.driver(&task) else { return Seen::Idle };
@@ -53,6 +59,16 @@ impl TaskRunner {
                 }
             }
         }
+    }
+
+    /// A task that waited for its next start goes on waiting: the agent's own restart is no reason to hurry.
+    fn recover_delay(&mut self) -> Seen {
+        let left = self.record.resume_at.since(self.machine.now());
+        if self.record.run == 0 || left <= Span::ZERO {
+            return Seen::Idle;
+        }
+        self.delay_until = Instant::now() + left.to_std();
+        Seen::Delayed
     }
 
     fn config(&self, setup: &Setup, task: &Task) -> Result<TaskConfig, Trouble> {
@@ -84,9 +100,9 @@ impl TaskRunner {
                 ignore_collision: port.ignore_collision,
             }));
         }
-        let user = crate::model::interpolate::interpolate(&task.user, |name| {
-            env::lookup(&env, &self.machine.node_names(), name)
-        });
+        let dirs = self.dirs(setup);
+        let (network_namespace, network_files) = network::hook::of_task(&self.shared, setup, &dirs)
+            .map_err(|text| Trouble::hook("network", &HookError::recoverable(text)))?;
         Ok(TaskConfig {
             id: TaskId { alloc: setup.allocation.id, task: self.name.clone(), run: self.record.run },
             namespace: setup.allocation.namespace.clone(),
@@ -94,15 +110,17 @@ impl TaskRunner {
             group: setup.allocation.task_group.clone(),
             alloc_name: setup.allocation.name(),
             node_name: self.machine.node().name.clone(),
-            user,
+            user: task.user.clone(),
             config,
             env,
-            dirs: self.dirs(setup),
+            dirs,
             logs: task.log_config.clone().unwrap_or_default(),
             ports,
             network_mode: network_mode.unwrap_or_default(),
-            network_namespace: None,
+            network_namespace,
+            network_files,
             kill_signal: task.kill_signal.clone(),
+            mounts: self.mounts(setup, task)?,
             grant,
         })
     }
@@ -115,7 +133,13 @@ impl TaskRunner {
             recoverable: false,
             fatal: false,
         })?;
+        if let Some(cause) = self.machine.context.ledger.trouble() {
+            // Unremembered, it could not be found again by the next agent.
+            let text = format!("the agent cannot remember a new task: {cause}");
+            return Err(Trouble { event: events::driver_failed(&text), recoverable: true, fatal: false });
+        }
         self.record.run += 1;
+        self.record.resume_at = Time::NEVER;
         let config = self.config(&setup, &task)?;
         let problems = driver.validate(&config.config);
         if !problems.is_empty() {

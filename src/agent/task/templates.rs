@@ -47,6 +47,7 @@ impl TaskRunner {
             alloc: setup.allocation.id,
             task: self.name.clone(),
             catalog: Arc::clone(&self.machine.config.catalog),
+            options: Arc::clone(&self.machine.config.templates),
             clock: Arc::clone(&self.machine.context.clock),
             seed: self.machine.seed(),
             env: env::finish(env.clone()),
@@ -61,21 +62,22 @@ impl TaskRunner {
             return Ok(());
         }
         let started = self.templates_for(setup, task, TemplateTask::Coming);
-        // Rendering may wait for data for a long time: what it waits for must be seen meanwhile.
-        tokio::pin!(started);
-        let running = loop {
+        self.templates = Some(self.while_told(started).await?);
+        Ok(())
+    }
+
+    /// Waits for a hook that may take long: what it says must be seen meanwhile.
+    pub(super) async fn while_told<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
             tokio::select! {
-                result = &mut started => break result?,
-                event = self.progress.1.recv() => {
-                    if let Some(event) = event {
-                        self.event(event);
-                        self.note().await;
-                    }
+                result = &mut work => return result,
+                Some(event) = self.progress.1.recv() => {
+                    self.event(event);
+                    self.note().await;
                 }
             }
-        };
-        self.templates = Some(running);
-        Ok(())
+        }
     }
 
     /// The complete environment, cleaned.

@@ -175,6 +175,17 @@ pub(in crate::api) async fn read_file_at(api: &Api, call: &Call) -> Result<Reply
     read_file(api, call, range).await
 }
 
+/// The data that an allocation's replacement on another node asks for.
+pub(in crate::api) async fn snapshot(api: &Api, call: &Call) -> Result<Reply, ApiError> {
+    let id = alloc_id(call)?;
+    let local = match place_of_alloc(api, call, id).await? {
+        Place::There(addr) => return forward(call, &addr).await,
+        Place::Here(local) => local,
+    };
+    let pieces = local.snapshot(id).await?.map(|piece| piece.map_err(io::Error::other));
+    Ok(reply::stream("application/octet-stream", pieces.boxed()))
+}
+
 /// Sends a file. What goes wrong with the file itself is told with status 200, as Nomad does.
 async fn read_file(
     api: &Api,

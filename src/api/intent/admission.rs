@@ -29,7 +29,8 @@ pub fn decode(value: &Value) -> Result<Job, ApiError> {
 
 /// What a job gets in this cluster where it says nothing.
 pub fn defaults(api: &Api) -> Defaults {
-    Defaults { region: api.context.region.clone(), ..Defaults::default() }
+    let consul = api.context.mirror.read().has_consul();
+    Defaults { region: api.context.region.clone(), consul, ..Defaults::default() }
 }
 
 /// The problems and warnings of a job, after its defaults were filled in.

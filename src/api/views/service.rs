@@ -1,11 +1,13 @@
 //! Service registrations as Nomad shows them.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use super::index;
 use crate::mirror::state::Stored;
+use crate::model::service::CheckResult;
 use crate::model::service::ServiceRegistration;
 
 /// One registration.
@@ -28,6 +30,9 @@ pub struct ServiceView {
     pub port: i64,
     pub create_index: u64,
     pub modify_index: u64,
+    /// Herder's own field: how the instance's checks stand, by check id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub checks: BTreeMap<String, CheckResult>,
 }
 
 /// The services of one namespace.
@@ -62,5 +67,6 @@ pub fn service(stored: &Stored<ServiceRegistration>) -> ServiceView {
         port: service.port,
         create_index: index(stored.created),
         modify_index: index(stored.modified),
+        checks: service.checks.clone(),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::jobspec;
+use crate::jobspec::Defaults;
 use crate::mirror::Dirty;
 use crate::mirror::derive::DECLARED_STABLE;
 use crate::mirror::derive::REFUSED;
@@ -145,7 +146,7 @@ impl IntakeReconciler {
     fn decide(&self, id: &JobId, view: &View, now: Time) -> Option<Unit> {
         let told =
             |why: &str| view.status.refused_revision == view.raw.modified && view.status.refused == why;
-        let accepted = accept(id, view, &self.context.settings.region).and_then(|job| {
+        let accepted = accept(id, view, &self.defaults()).and_then(|job| {
             let missing = missing_homes(&self.context.mirror.read(), &job);
             if missing.is_empty() { Ok(job) } else { Err(missing.join("; ")) }
         });
@@ -154,10 +155,15 @@ impl IntakeReconciler {
             Err(why) => (!told(&why)).then(|| self.refusal(id, view, why)),
         }
     }
+
+    fn defaults(&self) -> Defaults {
+        let consul = self.context.mirror.read().has_consul();
+        Defaults { region: self.context.settings.region.clone(), consul, ..Defaults::default() }
+    }
 }
 
 /// Reads and checks a raw value. Pure.
-fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
+fn accept(id: &JobId, view: &View, defaults: &Defaults) -> Result<Job, String> {
     let mut job = jobspec::decode_json(&view.raw.value).map_err(|error| format!("not a job: {error}"))?;
     for (field, own, wanted) in
         [("ID", &mut job.id, &id.id), ("Namespace", &mut job.namespace, &id.namespace)]
@@ -173,10 +179,7 @@ fn accept(id: &JobId, view: &View, region: &str) -> Result<Job, String> {
     job.unknown.remove(REFUSED);
     job.status = String::new();
     job.status_description = String::new();
-    jobspec::canonicalize(
-        &mut job,
-        &jobspec::Defaults { region: region.to_owned(), ..jobspec::Defaults::default() },
-    );
+    jobspec::canonicalize(&mut job, defaults);
     let validation = jobspec::validate(&job);
     if let Some(text) = validation.error_text() {
         return Err(text);

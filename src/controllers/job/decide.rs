@@ -257,6 +257,7 @@ impl Deciding<'_> {
             deployment_id: self.deployment,
             resources: placement.resources.clone(),
             previous: slot.previous.map(|(previous, _)| previous),
+            previous_node: slot.previous.map(|(_, node)| node),
             reschedule_tracker: slot.tracker.clone(),
             create_time: self.now.0,
             modify_time: self.now.0,

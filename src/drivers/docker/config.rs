@@ -9,6 +9,8 @@ use bollard::models::DeviceMapping;
 use bollard::models::HostConfig;
 use bollard::models::HostConfigLogConfig;
 use bollard::models::Mount;
+use bollard::models::MountBindOptions;
+use bollard::models::MountBindOptionsPropagationEnum;
 use bollard::models::MountTmpfsOptions;
 use bollard::models::MountType;
 use bollard::models::MountVolumeOptions;
@@ -18,6 +20,7 @@ use bollard::models::ResourcesUlimits;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::drivers::Propagation;
 use crate::drivers::TaskConfig;
 use crate::drivers::options::Kind;
 use crate::drivers::options::Opt;
@@ -267,12 +270,8 @@ fn network_mode(task: &TaskConfig) -> Result<String, String> {
         return Ok(asked);
     }
     match (&task.network_namespace, task.network_mode.as_str()) {
-        (Some(_), "none") | (None, "none") => Ok("none".to_owned()),
-        // Docker joins other containers' networks, but no namespace that somebody else has made.
-        (Some(path), mode) => Err(format!(
-            "docker cannot join the network namespace {} of network mode {mode:?}; use network mode \"host\"",
-            path.display()
-        )),
+        (None, "none") => Ok("none".to_owned()),
+        (Some(_), _) => Ok(format!("container:{}", super::network::holder(task.id.alloc))),
         (None, _) => Ok("default".to_owned()),
     }
 }
@@ -345,6 +344,7 @@ fn binds(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<String>, Stri
         let from = if named { from.to_owned() } else { host_path(options, task, from)? };
         binds.push(format!("{from}:{to}"));
     }
+    binds.extend(task.mounts.iter().filter(|volume| !volume.selinux_label.is_empty()).map(labelled_bind));
     Ok(binds)
 }
 
@@ -381,7 +381,39 @@ fn mounts(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<Mount>, Stri
         }
         mounts.push(mount);
     }
+    mounts.extend(task.mounts.iter().filter(|volume| volume.selinux_label.is_empty()).map(volume_mount));
     Ok(mounts)
+}
+
+fn volume_mount(volume: &crate::drivers::Mount) -> Mount {
+    let propagation = match volume.propagation {
+        Propagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
+        Propagation::HostToTask => MountBindOptionsPropagationEnum::RSLAVE,
+        Propagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
+    };
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(volume.from.display().to_string()),
+        target: Some(volume.to.display().to_string()),
+        read_only: Some(volume.read_only),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(propagation),
+            ..MountBindOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+/// Labels can be given in the older form of a mount only.
+fn labelled_bind(volume: &crate::drivers::Mount) -> String {
+    let access = if volume.read_only { "ro" } else { "rw" };
+    let propagation = match volume.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToTask => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let (from, to, label) = (volume.from.display(), volume.to.display(), &volume.selinux_label);
+    format!("{from}:{to}:{access},{propagation},{label}")
 }
 
 fn devices(config: &Map<String, Value>) -> Vec<DeviceMapping> {

@@ -2,6 +2,8 @@
 
 mod config;
 mod logs;
+mod network;
+mod pause;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ use serde_json::Map;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
+use crate::model::id::AllocId;
 use crate::model::node::DriverInfo;
 
 use self::config::ALLOC_LABEL;
@@ -99,6 +102,8 @@ impl Default for DockerOptions {
 pub struct Docker {
     options: DockerOptions,
     followers: Mutex<BTreeMap<TaskId, JoinHandle<()>>>,
+    /// Held while the container is made that holds a namespace.
+    holding: tokio::sync::Mutex<()>,
 }
 
 /// What the handle of a container remembers.
@@ -150,7 +155,7 @@ impl Drop for Docker {
 impl Docker {
     /// Contacts nobody yet.
     pub fn new(options: DockerOptions) -> Self {
-        Self { options, followers: Mutex::default() }
+        Self { options, followers: Mutex::default(), holding: tokio::sync::Mutex::default() }
     }
 
     fn client(&self) -> Result<Client, DriverError> {
@@ -212,7 +217,8 @@ impl Docker {
     async fn create(&self, task: &TaskConfig) -> Result<String, DriverError> {
         let client = self.client()?;
         let name = config::container_name(task);
-        let body = config::container(&self.options, task).map_err(DriverError::Fatal)?;
+        let mut body = config::container(&self.options, task).map_err(DriverError::Fatal)?;
+        network::adapt(&mut body, task)?;
         for attempt in 0..2 {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             let error = match client.create_container(Some(options), body.clone()).await {
@@ -335,6 +341,18 @@ impl Driver for Docker {
         "docker"
     }
 
+    fn sets_hostname(&self) -> bool {
+        true
+    }
+
+    async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
+        if !config::socket_path(&self.options.endpoint).exists() {
+            // Without Docker nothing of it can be left.
+            return Ok(());
+        }
+        self.discard(&network::holder(alloc)).await
+    }
+
     async fn fingerprint(&self) -> DriverInfo {
         let asked = async { self.client().ok()?.info().await.ok() };
         let Ok(Some(info)) = tokio::time::timeout(ANSWER_LIMIT, asked).await else {
@@ -356,6 +374,10 @@ impl Driver for Docker {
         super::healthy("docker", attributes)
     }
 
+    fn mounts_volumes(&self) -> bool {
+        true
+    }
+
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         config::validate(&self.options, config)
     }
@@ -367,6 +389,7 @@ impl Driver for Docker {
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&task.config))?;
         self.image(task, &progress).await?;
+        self.hold_network(task).await?;
         let container = self.create(task).await?;
         if let Err(error) = self.client()?.start_container(&container, None::<StartContainerOptions>).await {
             let _ = self.discard(&container).await;
@@ -375,6 +398,10 @@ impl Driver for Docker {
                 Some(_) => DriverError::Fatal(text),
                 None => DriverError::Recoverable(text),
             });
+        }
+        if let Err(error) = self.check_network(task, &container).await {
+            let _ = self.discard(&container).await;
+            return Err(error);
         }
         let state = State {
             logs: LogFiles::new(&task.dirs.logs, &task.id.task, &task.logs),

@@ -45,10 +45,13 @@ const PROC_HIDDEN: &[&str] = &["/proc/kcore", "/proc/keys", "/proc/timer_list"];
 pub(super) fn enter(isolation: &Isolation) -> Result<(), String> {
     let ipc = if isolation.private_ipc { CloneFlags::CLONE_NEWIPC } else { CloneFlags::empty() };
     step("unshare", unshare(CloneFlags::CLONE_NEWNS | ipc))?;
-    step("make mounts private", mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE))?;
+    let follows = isolation.binds.iter().any(|bind| bind.follows_host);
+    let kind = if follows { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
+    step("make mounts private", mount(NONE, "/", NONE, MsFlags::MS_REC | kind, NONE))?;
     let root = &isolation.root;
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
     step("bind the task directory", mount(Some(root), root, NONE, bind, NONE))?;
+    step("make it private", mount(NONE, root, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE))?;
     // Devices that a task makes for itself must not open the machine's disks.
     step("forbid devices", set_attributes(root, NO_DEV | NO_SUID, AT_RECURSIVE))?;
     let old_root = io_step("open /", open_path(Path::new("/")))?;
@@ -134,6 +137,9 @@ fn show(source: &File, bind: &Bind) -> Result<(), String> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     let what = format!("mount {} at {}", bind.from.display(), bind.to.display());
     step(&what, mount(Some(by_descriptor(source).as_str()), &bind.to, NONE, flags, NONE))?;
+    if !bind.follows_host {
+        step(&what, mount(NONE, &bind.to, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE))?;
+    }
     if bind.read_only {
         step(&what, make_read_only(&bind.to))?;
     }

@@ -97,6 +97,9 @@ pub struct Bind {
     pub from: PathBuf,
     pub to: PathBuf,
     pub read_only: bool,
+    /// Mounts that the host makes below `from` later are seen, too.
+    #[serde(default)]
+    pub follows_host: bool,
 }
 
 /// A command to run inside a task.

@@ -1,5 +1,6 @@
 //! Repositories, fetched with the machine's `git`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub(super) struct Checkout<'a> {
     pub(super) alloc: &'a Directory,
     pub(super) dirs: &'a TaskDirs,
     pub(super) place: &'a Path,
+    /// Variables of the agent that git may see.
+    pub(super) env: &'a BTreeMap<String, String>,
 }
 
 /// A directory that goes away with its content.
@@ -47,7 +50,7 @@ impl Checkout<'_> {
         let tree = workplace.0.join("tree");
         let key = self.key_file(&workplace.0)?;
         let option =
-            |name: &str| self.source.git.get(name).map(String::as_str).filter(|value| !value.is_empty());
+            |name: &str| self.source.options.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let reference = option("ref");
         if reference.is_some_and(|name| name.starts_with('-')) {
             return Err(format!("git reference {reference:?} must not begin with a dash"));
@@ -82,7 +85,7 @@ impl Checkout<'_> {
     }
 
     fn key_file(&self, workplace: &Path) -> Result<Option<PathBuf>, String> {
-        let Some(text) = self.source.git.get("sshkey").filter(|text| !text.is_empty()) else {
+        let Some(text) = self.source.options.get("sshkey").filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let key = STANDARD.decode(text).map_err(|error| format!("git sshkey is not base64: {error}"))?;
@@ -97,7 +100,11 @@ impl Checkout<'_> {
         let mut command = Command::new("git");
         command.args(["-c", "protocol.file.allow=never", "-c", "core.hooksPath=/dev/null"]).args(arguments);
         command.current_dir(at).env_clear().stdin(Stdio::null()).kill_on_drop(true);
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", at).env("GIT_TERMINAL_PROMPT", "0");
+        command
+            .envs(self.env)
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", at)
+            .env("GIT_TERMINAL_PROMPT", "0");
         if let Some(key) = key {
             let ssh = format!("ssh -i {} -o StrictHostKeyChecking=no -o BatchMode=yes", key.display());
             command.env("GIT_SSH_COMMAND", ssh);

@@ -14,6 +14,8 @@ use super::unpack::Format;
 pub(super) enum Getter {
     Http,
     Git,
+    S3,
+    Gcs,
 }
 
 /// Whether a download is unpacked.
@@ -36,11 +38,13 @@ pub(super) struct Source {
     pub(super) unpack: Unpack,
     /// The name of the downloaded file.
     pub(super) filename: String,
-    /// Options of git: `ref`, `depth`, `sshkey`.
-    pub(super) git: BTreeMap<String, String>,
+    /// Options of the getter: git's `ref`, `depth`, `sshkey`; S3's `region`, `version` and keys.
+    pub(super) options: BTreeMap<String, String>,
 }
 
 const GIT_OPTIONS: [&str; 3] = ["ref", "depth", "sshkey"];
+const S3_OPTIONS: [&str; 6] =
+    ["aws_access_key_id", "aws_access_key_secret", "aws_access_token", "aws_profile", "region", "version"];
 const OWN_OPTIONS: [&str; 3] = ["checksum", "archive", "filename"];
 
 impl Source {
@@ -53,8 +57,14 @@ impl Source {
         let getter = getter(forced.or(detected), &url)?;
 
         let mut own = BTreeMap::new();
-        let is_own =
-            |key: &str| OWN_OPTIONS.contains(&key) || (getter == Getter::Git && GIT_OPTIONS.contains(&key));
+        let is_own = |key: &str| {
+            OWN_OPTIONS.contains(&key)
+                || match getter {
+                    Getter::Git => GIT_OPTIONS.contains(&key),
+                    Getter::S3 => S3_OPTIONS.contains(&key),
+                    Getter::Http | Getter::Gcs => false,
+                }
+        };
         let mut kept: Vec<(String, String)> = Vec::new();
         let mut changed = false;
         for (key, value) in url.query_pairs().into_owned() {
@@ -96,7 +106,7 @@ impl Source {
                 url.query_pairs_mut().extend_pairs(&kept);
             }
         }
-        Ok(Self { getter, url, subdirectory, checksum, unpack, filename, git: own })
+        Ok(Self { getter, url, subdirectory, checksum, unpack, filename, options: own })
     }
 }
 
@@ -125,6 +135,13 @@ fn detect(text: &str) -> (Option<&'static str>, String) {
                 parts.next().map(|rest| format!("//{}", rest.trim_start_matches('/'))).unwrap_or_default();
             return (Some("git"), format!("https://{host}{owner}/{repository}.git{rest}{query}"));
         }
+    }
+    let host = text.split(['/', '?']).next().unwrap_or_default();
+    if host.ends_with(".amazonaws.com") && text.contains('/') {
+        return (Some("s3"), format!("https://{text}"));
+    }
+    if text.starts_with("www.googleapis.com/storage/") {
+        return (Some("gcs"), format!("https://{text}"));
     }
     match text.split_once(':') {
         Some((user_and_host, path)) if user_and_host.contains('@') && !user_and_host.contains('/') => {
@@ -155,8 +172,13 @@ fn split_subdirectory(address: &str) -> Result<(String, Option<String>), String>
 fn getter(named: Option<&str>, url: &Url) -> Result<Getter, String> {
     match (named, url.scheme()) {
         (Some("git"), "http" | "https" | "ssh" | "git") => Ok(Getter::Git),
+        (Some("s3"), "http" | "https") => Ok(Getter::S3),
+        (Some("gcs"), "http" | "https") => Ok(Getter::Gcs),
+        (Some("hg"), _) => {
+            Err("hg: Mercurial repositories cannot be fetched; use git, or an archive over http".to_owned())
+        }
         (None | Some("http" | "https"), "http" | "https") => Ok(Getter::Http),
-        (None | Some("git"), other) | (Some(other), _) => {
+        (None | Some("git" | "s3" | "gcs"), other) | (Some(other), _) => {
             Err(format!("download not supported for scheme '{other}'"))
         }
     }
@@ -176,6 +198,7 @@ fn base_name(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::hooks::artifacts::unpack::Compression;
 
     fn parse(text: &str) -> Source {
         Source::parse(text, &BTreeMap::new()).unwrap()
@@ -188,7 +211,12 @@ mod tests {
             ("https://h/ran.zip", "https://h/ran.zip", "ran.zip", Unpack::As(Format::Zip)),
             ("https://h/x?f=a.zip", "https://h/x?f=a.zip", "x", Unpack::No),
             ("https://h/a.tar.gz?archive=false&k=1", "https://h/a.tar.gz?k=1", "a.tar.gz", Unpack::No),
-            ("https://h/a?archive=tgz&filename=b", "https://h/a", "b", Unpack::As(Format::TarGz)),
+            (
+                "https://h/a?archive=tgz&filename=b",
+                "https://h/a",
+                "b",
+                Unpack::As(Format::Tar(Compression::Gzip)),
+            ),
             ("http::http://h/a.b%20c", "http://h/a.b%20c", "a.b c", Unpack::No),
         ] {
             let source = parse(text);
@@ -226,12 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn buckets_are_recognised() {
+        for (text, getter, url) in [
+            ("s3::https://h:9000/b/k?region=x", Getter::S3, "https://h:9000/b/k"),
+            ("b.s3.amazonaws.com/k", Getter::S3, "https://b.s3.amazonaws.com/k"),
+            ("s3-eu-west-1.amazonaws.com/b/k", Getter::S3, "https://s3-eu-west-1.amazonaws.com/b/k"),
+            ("https://s3.amazonaws.com/b/k", Getter::Http, "https://s3.amazonaws.com/b/k"),
+            ("www.googleapis.com/storage/v1/b/k", Getter::Gcs, "https://www.googleapis.com/storage/v1/b/k"),
+        ] {
+            let source = parse(text);
+            assert_eq!((source.getter, source.url.as_str()), (getter, url), "{text}");
+        }
+    }
+
+    #[test]
     fn other_schemes_are_refused_in_nomads_words() {
         for (text, expected) in [
             ("file:///etc/passwd", "download not supported for scheme 'file'"),
             ("/etc/passwd", "download not supported for scheme 'file'"),
             ("git::file:///r", "download not supported for scheme 'file'"),
-            ("s3::https://h/x", "download not supported for scheme 's3'"),
+            ("s3::ftp://h/x", "download not supported for scheme 'ftp'"),
+            ("svn::https://h/x", "download not supported for scheme 'svn'"),
+            (
+                "hg::https://h/x",
+                "hg: Mercurial repositories cannot be fetched; use git, or an archive over http",
+            ),
             ("https://h/a.zip//../x", "subdirectory component contain path traversal out of the repository"),
         ] {
             assert_eq!(Source::parse(text, &BTreeMap::new()).unwrap_err(), expected, "{text}");

@@ -1,6 +1,7 @@
-//! Unpacks archives: zip, tar and gzip here, others with the machine's own decompressors. Every entry is written below one directory descriptor, so that no name or link in
-//! an archive reaches out of it; numbers and sizes are bounded while unpacking, not by what the archive claims.
+//! Unpacks archives. Every entry is written below one directory descriptor, so that no name or link in an archive
+//! reaches out of it; numbers and sizes are bounded while unpacking, not by what the archive claims.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -8,13 +9,13 @@ use std::io::Read;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::ChildStdout;
-use std::process::Command;
-use std::process::Stdio;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use bzip2::read::MultiBzDecoder;
 use flate2::read::MultiGzDecoder;
+use liblzma::read::XzDecoder;
 
 use crate::agent::files::beneath::Attributes;
 use crate::agent::files::beneath::Directory;
@@ -23,58 +24,70 @@ use crate::agent::files::beneath::Links;
 /// Mode of files whose archive knows none.
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
-/// Zeros that may follow a tar, bytes.
-const PADDING_MAX: u64 = 1 << 20;
+/// Largest headers before an entry of a tar, bytes; padding counts, too.
+const HEADERS_MAX: u64 = 1 << 20;
 /// Largest target of a symbolic link in a zip.
 const LINK_MAX_BYTES: u64 = 4096;
 
 /// A kind of archive or compressed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    Tar,
-    TarGz,
     Zip,
-    Gz,
-    /// A tar behind one of the machine's decompressors.
-    TarBy(Tool),
+    /// A tar behind a compression.
+    Tar(Compression),
     /// A single file behind one.
-    By(Tool),
+    Single(Compression),
 }
 
-/// A program of the machine that decompresses standard input to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(super) enum Compression {
+    None,
+    Gzip,
     Bzip2,
     Xz,
     Zstd,
 }
 
-impl Tool {
+impl Compression {
     fn name(self) -> &'static str {
         match self {
+            Self::None => "un",
+            Self::Gzip => "gzip",
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
             Self::Zstd => "zstd",
         }
     }
+
+    /// What `content` was before it was compressed.
+    fn reader<'a>(self, content: &'a File) -> io::Result<Box<dyn Read + 'a>> {
+        let content = io::BufReader::new(content);
+        Ok(match self {
+            Self::None => Box::new(content),
+            Self::Gzip => Box::new(MultiGzDecoder::new(content)),
+            Self::Bzip2 => Box::new(MultiBzDecoder::new(content)),
+            Self::Xz => Box::new(XzDecoder::new_multi_decoder(content)),
+            Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(content)?),
+        })
+    }
 }
 
 /// Suffixes of the URL path, longest first.
 const SUFFIXES: [(&str, Format); 14] = [
-    ("tar.bz2", Format::TarBy(Tool::Bzip2)),
-    ("tar.zst", Format::TarBy(Tool::Zstd)),
-    ("tar.gz", Format::TarGz),
-    ("tar.xz", Format::TarBy(Tool::Xz)),
-    ("tbz2", Format::TarBy(Tool::Bzip2)),
-    ("tzst", Format::TarBy(Tool::Zstd)),
-    ("tar", Format::Tar),
-    ("tgz", Format::TarGz),
-    ("txz", Format::TarBy(Tool::Xz)),
+    ("tar.bz2", Format::Tar(Compression::Bzip2)),
+    ("tar.zst", Format::Tar(Compression::Zstd)),
+    ("tar.gz", Format::Tar(Compression::Gzip)),
+    ("tar.xz", Format::Tar(Compression::Xz)),
+    ("tbz2", Format::Tar(Compression::Bzip2)),
+    ("tzst", Format::Tar(Compression::Zstd)),
+    ("tar", Format::Tar(Compression::None)),
+    ("tgz", Format::Tar(Compression::Gzip)),
+    ("txz", Format::Tar(Compression::Xz)),
     ("zip", Format::Zip),
-    ("bz2", Format::By(Tool::Bzip2)),
-    ("zst", Format::By(Tool::Zstd)),
-    ("gz", Format::Gz),
-    ("xz", Format::By(Tool::Xz)),
+    ("bz2", Format::Single(Compression::Bzip2)),
+    ("zst", Format::Single(Compression::Zstd)),
+    ("gz", Format::Single(Compression::Gzip)),
+    ("xz", Format::Single(Compression::Xz)),
 ];
 
 impl Format {
@@ -122,10 +135,8 @@ pub(super) enum UnpackError {
     Parent(String),
     #[error("entry {0:?} links out of the archive, to {1:?}")]
     LinkEscapes(String, String),
-    #[error("{0} must be available and on the PATH to unpack this; or use tar.gz or zip")]
-    NoTool(&'static str),
-    #[error("{0} could not decompress the download")]
-    Tool(&'static str),
+    #[error("entry {0:?} is a device or a pipe: artifacts may have files, directories and links only")]
+    Special(String),
     #[error("{0}-compressed files can only unarchive to a single file")]
     SingleFileOnly(&'static str),
     #[error("expected a single file, got {0} files")]
@@ -167,6 +178,21 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
+/// Ends with an error when the headers between two entries are larger than any honest ones: they are read into memory.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("the headers of the archive are too large"))?);
+        Ok(read)
+    }
+}
+
 /// What is at a path of an archive.
 enum Entry<'a> {
     Directory,
@@ -188,12 +214,9 @@ impl<'a> Unpacker<'a> {
     /// Unpacks all of `archive` into the directory.
     pub(super) fn unpack(mut self, archive: &File, format: Format) -> Result<(), UnpackError> {
         match format {
-            Format::Tar => self.tar(archive)?,
-            Format::TarGz => self.tar(MultiGzDecoder::new(io::BufReader::new(archive)))?,
             Format::Zip => self.zip(archive)?,
-            Format::TarBy(tool) => with_tool(tool, archive, |content| self.tar(content))?,
-            Format::Gz => return Err(UnpackError::SingleFileOnly("gzip")),
-            Format::By(tool) => return Err(UnpackError::SingleFileOnly(tool.name())),
+            Format::Tar(compression) => self.tar(compression.reader(archive)?)?,
+            Format::Single(compression) => return Err(UnpackError::SingleFileOnly(compression.name())),
         }
         match self.subdirectory {
             Some(path) if !self.found => Err(UnpackError::NoSubdirectory(path.display().to_string())),
@@ -209,12 +232,11 @@ impl<'a> Unpacker<'a> {
         name: &OsStr,
     ) -> Result<(), UnpackError> {
         match format {
-            Format::Gz => {
-                let mut content = MultiGzDecoder::new(io::BufReader::new(archive));
+            Format::Single(compression) => {
+                let mut content = compression.reader(archive)?;
                 self.file(self.into, name, &mut content, FILE_MODE)
             }
-            Format::Tar => self.one_of_tar(archive, name),
-            Format::TarGz => self.one_of_tar(MultiGzDecoder::new(io::BufReader::new(archive)), name),
+            Format::Tar(compression) => self.one_of_tar(compression.reader(archive)?, name),
             Format::Zip => {
                 let mut archive = zip::ZipArchive::new(archive)?;
                 if archive.len() != 1 {
@@ -224,18 +246,19 @@ impl<'a> Unpacker<'a> {
                 let mode = zip_mode(&file);
                 self.file(self.into, name, &mut file, mode)
             }
-            Format::TarBy(tool) => with_tool(tool, archive, |content| self.one_of_tar(content, name)),
-            Format::By(tool) => {
-                with_tool(tool, archive, |mut content| self.file(self.into, name, &mut content, FILE_MODE))
-            }
         }
     }
 
     fn one_of_tar(&mut self, content: impl Read, name: &OsStr) -> Result<(), UnpackError> {
-        let mut archive = tar::Archive::new(content);
+        let left = Rc::new(Cell::new(HEADERS_MAX));
+        let mut archive = tar::Archive::new(Metered { inner: content, left: Rc::clone(&left) });
         let mut files = 0;
         for entry in archive.entries()? {
             let mut entry = entry?;
+            if entry.size() > self.bytes {
+                return Err(UnpackError::TooLarge(self.limits.bytes));
+            }
+            left.set(entry.size().saturating_add(HEADERS_MAX));
             if !entry.header().entry_type().is_file() {
                 continue;
             }
@@ -250,9 +273,16 @@ impl<'a> Unpacker<'a> {
     }
 
     fn tar(&mut self, content: impl Read) -> Result<(), UnpackError> {
-        let mut archive = tar::Archive::new(content);
-        for entry in archive.entries()? {
+        let left = Rc::new(Cell::new(HEADERS_MAX));
+        let mut archive = tar::Archive::new(Metered { inner: content, left: Rc::clone(&left) });
+        let mut entries = archive.entries()?;
+        while let Some(entry) = entries.next() {
             let mut entry = entry?;
+            if entry.size() > self.bytes {
+                return Err(UnpackError::TooLarge(self.limits.bytes));
+            }
+            // What is left of this entry may be skipped, then headers follow.
+            left.set(entry.size().saturating_add(HEADERS_MAX));
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let target = || -> Result<PathBuf, UnpackError> {
                 Ok(entry.link_name()?.map(|path| path.into_owned()).unwrap_or_default())
@@ -271,7 +301,10 @@ impl<'a> Unpacker<'a> {
                     let mode = entry.header().mode()?;
                     self.entry(&name, Entry::File(&mut entry, mode))?;
                 }
-                // Devices, pipes and headers of archives are nothing for a task.
+                tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => {
+                    return Err(UnpackError::Special(name));
+                }
+                // Headers of the archive itself.
                 _ => {}
             }
         }
@@ -373,36 +406,6 @@ impl<'a> Unpacker<'a> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Runs `tool` on `archive` and gives its output to `unpack`. The program ends with this call.
-fn with_tool(
-    tool: Tool,
-    archive: &File,
-    unpack: impl FnOnce(&mut ChildStdout) -> Result<(), UnpackError>,
-) -> Result<(), UnpackError> {
-    let name = tool.name();
-    let mut command = Command::new(name);
-    command.args(["-d", "-c"]).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
-    command.stdin(archive.try_clone()?).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => UnpackError::NoTool(name),
-        _ => error.into(),
-    })?;
-    let unpacked = match &mut child.stdout {
-        Some(output) => {
-            unpack(output).and_then(|()| Ok(io::copy(&mut output.take(PADDING_MAX), &mut io::sink())?))
-        }
-        None => Err(UnpackError::Tool(name)),
-    };
-    // It has ended, or nobody wants more of it.
-    drop(child.stdout.take());
-    if unpacked.is_err() {
-        child.kill()?;
-    }
-    let status = child.wait()?;
-    unpacked?;
-    if status.success() { Ok(()) } else { Err(UnpackError::Tool(name)) }
 }
 
 /// Archives made on systems without mode bits get those of an ordinary file.

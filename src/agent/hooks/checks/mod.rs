@@ -43,7 +43,11 @@ pub(super) struct Check {
     initial: CheckStatus,
     successes_wanted: i64,
     failures_wanted: i64,
+    /// Failures in a row after which it is a warning, if it is not worse yet; 0 for never.
+    warnings_wanted: i64,
     restart: Option<Restart>,
+    /// Consul knows it, and asks unless it is a script.
+    in_consul: bool,
 }
 
 /// When failures restart the task.
@@ -101,8 +105,31 @@ impl Check {
             },
             successes_wanted: check.success_before_passing,
             failures_wanted: check.failures_before_critical,
+            warnings_wanted: check.failures_before_warning,
             restart,
+            in_consul: false,
         }
+    }
+
+    /// The same as a check of Consul, which counts answers in a row by itself.
+    pub(super) fn in_consul(mut self) -> Self {
+        self.in_consul = true;
+        self.successes_wanted = 0;
+        self.failures_wanted = 0;
+        self.warnings_wanted = 0;
+        self
+    }
+
+    pub(super) fn is_in_consul(&self) -> bool {
+        self.in_consul
+    }
+
+    pub(super) fn is_script(&self) -> bool {
+        matches!(self.probe, Probe::Script { .. })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -153,17 +180,20 @@ impl Standing {
         if outcome.passed {
             self.successes += 1;
             self.failures = 0;
+            self.warning = false;
             if self.successes >= check.successes_wanted {
                 self.result.status = CheckStatus::Success;
             }
         } else {
             self.failures += 1;
             self.successes = 0;
-            if self.failures >= check.failures_wanted {
+            let critical = self.failures >= check.failures_wanted;
+            let warned = check.warnings_wanted > 0 && self.failures >= check.warnings_wanted;
+            if critical || warned {
                 self.result.status = CheckStatus::Failure;
             }
+            self.warning = outcome.warning || (warned && !critical);
         }
-        self.warning = outcome.warning;
         self.result.status_code = outcome.code;
         self.result.output = outcome.output;
         self.result.timestamp = now.secs();

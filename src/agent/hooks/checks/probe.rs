@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -36,7 +38,7 @@ pub(in crate::agent::hooks) struct Target {
 
 impl Target {
     /// `host:port`, with IPv6 addresses in brackets.
-    fn authority(&self) -> String {
+    pub(in crate::agent::hooks) fn authority(&self) -> String {
         if self.address.contains(':') {
             format!("[{}]:{}", self.address, self.port)
         } else {
@@ -55,12 +57,12 @@ pub(in crate::agent::hooks) enum Probe {
         url: String,
         headers: BTreeMap<String, Vec<String>>,
         body: String,
-        insecure: bool,
+        tls: Tls,
     },
     Grpc {
         url: String,
         service: String,
-        insecure: bool,
+        tls: Tls,
     },
     Script {
         task: String,
@@ -68,6 +70,14 @@ pub(in crate::agent::hooks) enum Probe {
     },
     /// Cannot be asked at all, for this reason.
     Impossible(String),
+}
+
+/// How far a server's certificate is looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::agent::hooks) struct Tls {
+    insecure: bool,
+    /// The name that it must be for, where that is not the address; empty otherwise.
+    name: String,
 }
 
 /// An answer.
@@ -106,6 +116,7 @@ impl Probe {
             Ok(target) => target,
             Err(reason) => return Self::Impossible(reason),
         };
+        let tls = Tls { insecure: check.tls_skip_verify, name: check.tls_server_name.clone() };
         match check.kind.as_str() {
             "tcp" => Self::Tcp(target),
             "http" => {
@@ -120,7 +131,7 @@ impl Probe {
                     url: format!("{scheme}://{}{separator}{}", target.authority(), check.path),
                     headers: check.header.clone(),
                     body: check.body.clone(),
-                    insecure: check.tls_skip_verify,
+                    tls,
                 }
             }
             "grpc" => {
@@ -128,7 +139,7 @@ impl Probe {
                 Self::Grpc {
                     url: format!("{scheme}://{}/grpc.health.v1.Health/Check", target.authority()),
                     service: check.grpc_service.clone(),
-                    insecure: check.tls_skip_verify,
+                    tls,
                 }
             }
             other => Self::Impossible(format!("invalid check type ({other:?})")),
@@ -139,13 +150,13 @@ impl Probe {
     pub(in crate::agent::hooks) async fn ask(&self, exec: &dyn TaskExec, timeout: Duration) -> Outcome {
         match self {
             Self::Tcp(target) => tcp(target, timeout).await,
-            Self::Http { method, url, headers, body, insecure } => {
-                match http(method, url, headers, body, *insecure, timeout).await {
+            Self::Http { method, url, headers, body, tls } => {
+                match http(method, url, headers, body, tls, timeout).await {
                     Ok(outcome) => outcome,
                     Err(reason) => Outcome::failed(0, reason),
                 }
             }
-            Self::Grpc { url, service, insecure } => match grpc(url, service, *insecure, timeout).await {
+            Self::Grpc { url, service, tls } => match grpc(url, service, tls, timeout).await {
                 Ok(outcome) => outcome,
                 Err(reason) => Outcome::failed(0, reason),
             },
@@ -170,16 +181,29 @@ async fn tcp(target: &Target, timeout: Duration) -> Outcome {
 /// One client per kind for the whole process. They keep no connections, so it does not matter who made them.
 fn client(kind: ClientKind) -> Result<&'static Client, String> {
     static CLIENTS: [OnceLock<Result<Client, String>>; 4] = [const { OnceLock::new() }; 4];
-    let made = CLIENTS[usize::from(kind.insecure) + 2 * usize::from(kind.plain_http2)].get_or_init(|| {
-        install_tls();
-        let mut builder = Client::builder().pool_max_idle_per_host(0).no_gzip().no_proxy();
-        builder = builder.tls_danger_accept_invalid_certs(kind.insecure);
-        if kind.plain_http2 {
-            builder = builder.http2_prior_knowledge();
-        }
-        builder.build().map_err(|error| error.to_string())
-    });
+    let made = CLIENTS[usize::from(kind.insecure) + 2 * usize::from(kind.plain_http2)]
+        .get_or_init(|| builder(kind).build().map_err(|error| error.to_string()));
     made.as_ref().map_err(Clone::clone)
+}
+
+fn builder(kind: ClientKind) -> reqwest::ClientBuilder {
+    install_tls();
+    let builder = Client::builder().pool_max_idle_per_host(0).no_gzip().no_proxy();
+    let builder = builder.tls_danger_accept_invalid_certs(kind.insecure);
+    if kind.plain_http2 { builder.http2_prior_knowledge() } else { builder }
+}
+
+/// The client for a question, and the URL for it: where the certificate is for another name than the address, the
+/// question goes to that name, which then stands for the address.
+fn client_for(kind: ClientKind, mut url: Url, name: &str) -> Result<(Client, Url), String> {
+    let target = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+    let Some(ip) = target.filter(|_| !name.is_empty() && url.scheme() == "https") else {
+        return client(kind).map(|client| (client.clone(), url));
+    };
+    let port = url.port_or_known_default().unwrap_or(0);
+    url.set_host(Some(name)).map_err(|error| format!("invalid tls_server_name {name:?}: {error}"))?;
+    let client = builder(kind).resolve(name, SocketAddr::new(ip, port)).build();
+    client.map(|client| (client, url)).map_err(|error| error.to_string())
 }
 
 #[derive(Clone, Copy)]
@@ -193,7 +217,7 @@ async fn http(
     url: &str,
     headers: &BTreeMap<String, Vec<String>>,
     body: &str,
-    insecure: bool,
+    tls: &Tls,
     timeout: Duration,
 ) -> Result<Outcome, String> {
     let url = Url::parse(url).map_err(|error| format!("parse {url:?}: {error}"))?;
@@ -209,7 +233,8 @@ async fn http(
             map.append(name.clone(), value);
         }
     }
-    let client = client(ClientKind { insecure, plain_http2: false })?;
+    let kind = ClientKind { insecure: tls.insecure, plain_http2: false };
+    let (client, url) = client_for(kind, url, &tls.name)?;
     let request = client.request(verb, url.clone()).headers(map).body(body.to_owned()).timeout(timeout);
     let response = request.send().await.map_err(|error| describe(&error, method, &url))?;
     let code = response.status().as_u16();
@@ -237,7 +262,7 @@ fn shortened(output: &[u8]) -> String {
 }
 
 /// gRPC's health protocol, whose messages are small enough to be written by hand.
-async fn grpc(url: &str, service: &str, insecure: bool, timeout: Duration) -> Result<Outcome, String> {
+async fn grpc(url: &str, service: &str, tls: &Tls, timeout: Duration) -> Result<Outcome, String> {
     let url = Url::parse(url).map_err(|error| format!("parse {url:?}: {error}"))?;
     let length = u8::try_from(service.len()).ok().filter(|length| *length < 128);
     let length = length.ok_or_else(|| format!("grpc service name {service:?} is too long"))?;
@@ -248,7 +273,8 @@ async fn grpc(url: &str, service: &str, insecure: bool, timeout: Duration) -> Re
     }
     let mut body = vec![0, 0, 0, 0, message.len() as u8];
     body.extend_from_slice(&message);
-    let client = client(ClientKind { insecure, plain_http2: url.scheme() == "http" })?;
+    let kind = ClientKind { insecure: tls.insecure, plain_http2: url.scheme() == "http" };
+    let (client, url) = client_for(kind, url, &tls.name)?;
     let request =
         client.post(url.clone()).header("content-type", "application/grpc").header("te", "trailers");
     let response = request.body(body).timeout(timeout).send().await;

@@ -2,6 +2,7 @@
 //! only when a status changes: a service that stays well causes no writes.
 
 mod address;
+mod consul;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use super::checks::Check;
 use super::checks::Outcome;
 use super::checks::Standing;
 use super::checks::Target;
+use crate::agent::consul::Registry;
 use crate::model::service::CheckResult;
 use crate::model::service::Service;
 use crate::model::service::ServiceCheck;
@@ -58,6 +60,8 @@ pub struct ServiceManager {
 
 struct Shared {
     sink: Arc<dyn ServiceSink>,
+    /// Where services of provider `consul` are registered; without it they are registered natively.
+    consul: Option<Registry>,
     restarts: mpsc::Sender<CheckRestartRequest>,
     state: Mutex<State>,
 }
@@ -65,6 +69,8 @@ struct Shared {
 struct State {
     context: ServiceContext,
     registrations: BTreeMap<String, ServiceRegistration>,
+    /// Ids of registrations in Consul.
+    in_consul: BTreeSet<String>,
     checks: BTreeMap<String, Running>,
     /// Results of checks that have not been started again yet.
     before: BTreeMap<String, CheckResult>,
@@ -92,26 +98,29 @@ impl ServiceManager {
         sink: Arc<dyn ServiceSink>,
         restarts: mpsc::Sender<CheckRestartRequest>,
     ) -> ServiceManager {
-        Self::resume(context, services, sink, restarts, BTreeMap::new())
+        Self::resume(context, services, sink, restarts, BTreeMap::new(), None)
     }
 
     /// As [`ServiceManager::start`] for services that are registered already, after a restart of the agent: checks
     /// stand as `before` says, by check id, until they have been asked again. So nothing is written meanwhile.
+    /// Services of provider `consul` go to `consul`, if there is one.
     pub fn resume(
         context: ServiceContext,
         services: Vec<Service>,
         sink: Arc<dyn ServiceSink>,
         restarts: mpsc::Sender<CheckRestartRequest>,
         before: BTreeMap<String, CheckResult>,
+        consul: Option<Registry>,
     ) -> ServiceManager {
         let state = State {
             context: context.clone(),
             registrations: BTreeMap::new(),
+            in_consul: BTreeSet::new(),
             checks: BTreeMap::new(),
             before,
             deregistered: false,
         };
-        let manager = Self { shared: Arc::new(Shared { sink, restarts, state: Mutex::new(state) }) };
+        let manager = Self { shared: Arc::new(Shared { sink, consul, restarts, state: Mutex::new(state) }) };
         manager.update(context, services);
         manager
     }
@@ -123,7 +132,11 @@ impl ServiceManager {
             return;
         }
         state.context = context;
-        let (mut registrations, checks) = wanted(&state.context, &services);
+        let (remote, native): (Vec<Service>, Vec<Service>) = services
+            .into_iter()
+            .partition(|service| self.shared.consul.is_some() && service.provider == "consul");
+        let (mut registrations, mut checks) = wanted(&state.context, &native);
+        checks.extend(self.update_consul(&mut state, &remote));
         self.adjust_checks(&mut state, checks);
         for running in state.checks.values() {
             if let Some(registration) = registrations.get_mut(&running.check.registration) {
@@ -147,6 +160,21 @@ impl ServiceManager {
         state.registrations = registrations;
     }
 
+    /// Tells Consul's registry what is wanted; the checks of those services.
+    fn update_consul(&self, state: &mut State, services: &[Service]) -> Vec<Check> {
+        let Some(registry) = &self.shared.consul else { return Vec::new() };
+        let (registrations, checks) = consul::wanted(&state.context, services);
+        let ids: BTreeSet<String> = registrations.iter().map(|one| one.id.clone()).collect();
+        for id in state.in_consul.difference(&ids) {
+            registry.delete(id);
+        }
+        for registration in registrations {
+            registry.put(registration);
+        }
+        state.in_consul = ids;
+        checks
+    }
+
     fn adjust_checks(&self, state: &mut State, checks: Vec<Check>) {
         let ids: BTreeSet<String> = checks.iter().map(|check| check.id.clone()).collect();
         state.checks.retain(|id, _| ids.contains(id));
@@ -158,7 +186,14 @@ impl ServiceManager {
             if let Some(result) = state.before.remove(&check.id) {
                 standing.result = result;
             }
-            let task = tokio::spawn(run(self.shared.clone(), check.clone()));
+            let (shared, own) = (self.shared.clone(), check.clone());
+            let task = match self.shared.consul.clone().filter(|_| check.is_in_consul()) {
+                None => tokio::spawn(run(shared, own)),
+                Some(registry) if check.is_script() => {
+                    tokio::spawn(consul::run_script(shared, registry, own))
+                }
+                Some(registry) => tokio::spawn(consul::follow(shared, registry, own)),
+            };
             state.checks.insert(check.id.clone(), Running { check, standing, task });
         }
     }
@@ -178,6 +213,11 @@ impl ServiceManager {
         state.checks.clear();
         for id in std::mem::take(&mut state.registrations).keys() {
             self.shared.sink.delete(id);
+        }
+        let in_consul = std::mem::take(&mut state.in_consul);
+        for (id, registry) in in_consul.iter().flat_map(|id| self.shared.consul.iter().map(move |r| (id, r)))
+        {
+            registry.delete(id);
         }
     }
 

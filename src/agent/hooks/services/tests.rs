@@ -256,6 +256,127 @@ async fn answers_in_a_row_decide_where_the_job_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failures_in_a_row_are_a_warning_before_they_are_more() {
+    let setup = start(ServiceCheck {
+        failures_before_warning: 2,
+        failures_before_critical: 3,
+        initial_status: "passing".to_owned(),
+        on_update: "ignore_warnings".to_owned(),
+        ..script_check()
+    });
+    setup.exec.code.store(2, Ordering::Relaxed);
+    setup.sink.take();
+    after(10).await;
+    assert_eq!(setup.sink.take(), Vec::<String>::new());
+    after(10).await;
+    assert_eq!(setup.sink.take(), ["+a-http Failure"]);
+    assert_eq!(setup.manager.health().passing, 1, "a warning is tolerated");
+    after(10).await;
+    assert_eq!(setup.manager.health().passing, 0, "the third failure is not");
+}
+
+fn consul_service() -> Service {
+    let mut service = service("web", "http");
+    service.provider = "consul".to_owned();
+    service.tags = vec!["live".to_owned()];
+    service.canary_tags = vec!["canary".to_owned()];
+    service.meta = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+    service.tagged_addresses = BTreeMap::from([("wan".to_owned(), "203.0.113.1:443".to_owned())]);
+    service.checks = vec![
+        ServiceCheck {
+            kind: "http".to_owned(),
+            path: "/up".to_owned(),
+            method: "POST".to_owned(),
+            header: BTreeMap::from([("X".to_owned(), vec!["1".to_owned()])]),
+            tls_server_name: "web.example".to_owned(),
+            protocol: "https".to_owned(),
+            initial_status: "passing".to_owned(),
+            failures_before_critical: 2,
+            ..script_check()
+        },
+        ServiceCheck { kind: "grpc".to_owned(), grpc_service: "svc".to_owned(), ..script_check() },
+        ServiceCheck { kind: "tcp".to_owned(), name: "port".to_owned(), ..script_check() },
+        script_check(),
+    ];
+    service
+}
+
+#[test]
+fn consul_is_given_the_service_and_its_checks() {
+    let context = ServiceContext { canary: true, ..context() };
+    let (registrations, checks) = consul::wanted(&context, &[consul_service()]);
+    let body = &registrations[0].body;
+    assert_eq!(body["ID"], format!("_nomad-task-{}-web-web-http", AllocId::default()));
+    assert_eq!((&body["Address"], &body["Port"]), (&"10.0.0.5".into(), &23456.into()));
+    assert_eq!(body["Tags"], serde_json::json!(["canary"]), "while it is one");
+    assert_eq!(body["TaggedAddresses"]["wan"], serde_json::json!({"Address": "203.0.113.1", "Port": 443}));
+    let http = &body["Checks"][0];
+    for (name, value) in [
+        ("HTTP", "https://10.0.0.5:23456/up"),
+        ("Method", "POST"),
+        ("Status", "passing"),
+        ("TLSServerName", "web.example"),
+        ("Interval", "10000ms"),
+        ("Timeout", "2000ms"),
+    ] {
+        assert_eq!(http[name], value, "{name}");
+    }
+    assert_eq!(http["FailuresBeforeCritical"], 2);
+    assert_eq!(body["Checks"][1]["GRPC"], "10.0.0.5:23456/svc");
+    assert_eq!(body["Checks"][2]["TCP"], "10.0.0.5:23456");
+    assert_eq!(body["Checks"][3]["TTL"], "41000ms");
+    let mut ids: Vec<&str> = checks.iter().map(|check| check.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "checks are told apart");
+}
+
+#[path = "../../../../tests/support/consul.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod support;
+
+#[tokio::test]
+async fn consuls_word_decides_health_and_restarts() {
+    let fake = support::Consul::start();
+    let options = crate::agent::consul::ConsulOptions { address: fake.address.clone(), ..Default::default() };
+    let client = crate::agent::consul::Client::new(options).unwrap();
+    let registry = Registry::new(client, "agent".to_owned());
+    let work = tokio::spawn(registry.clone().run());
+    let (sink, exec) = (Arc::new(FakeSink::default()), Arc::new(FakeExec::default()));
+    let (restarts, mut demands) = mpsc::channel(4);
+    let mut service = consul_service();
+    service.checks.truncate(1);
+    service.checks[0].interval = Span::from_secs(1);
+    service.checks[0].initial_status = "critical".to_owned();
+    service.checks[0].check_restart =
+        Some(CheckRestart { limit: 1, grace: Span::ZERO, ignore_warnings: false });
+    let context = ServiceContext { exec, ..context() };
+    let manager = ServiceManager::resume(
+        context,
+        vec![service],
+        sink.clone(),
+        restarts,
+        BTreeMap::new(),
+        Some(registry),
+    );
+    let demand = tokio::time::timeout(Duration::from_secs(30), demands.recv()).await.unwrap().unwrap();
+    assert_eq!((demand.task.as_str(), demand.reason.contains("unhealthy")), ("web", true));
+    fake.set_checks("passing");
+    let limit = Instant::now() + Duration::from_secs(30);
+    while !manager.health().is_passing() {
+        assert!(Instant::now() < limit, "the check does not pass");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(sink.take(), Vec::<String>::new(), "nothing is registered natively");
+    manager.deregister();
+    while !fake.services().is_empty() {
+        assert!(Instant::now() < limit, "it is not deregistered");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    work.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn tolerated_failures_do_not_count_against_the_allocation() {
     for (on_update, code, passing) in
         [("ignore", 2, 1), ("ignore_warnings", 1, 1), ("ignore_warnings", 2, 0), ("require_healthy", 1, 0)]
@@ -346,7 +467,8 @@ async fn after_a_restart_of_the_agent_checks_stand_as_before() {
     let sink = Arc::new(FakeSink::default());
     let service = Service { checks: vec![script_check()], ..service("a", "http") };
     let (sender, _restarts) = mpsc::channel(4);
-    let manager = ServiceManager::resume(first.context, vec![service], sink.clone(), sender, before.clone());
+    let manager =
+        ServiceManager::resume(first.context, vec![service], sink.clone(), sender, before.clone(), None);
     assert_eq!(sink.take(), ["+a-http Success"], "what the sink knows already and drops");
     assert_eq!((manager.results(), manager.health().is_passing()), (before, true));
     after(100).await;

@@ -1,23 +1,79 @@
-//! Template functions on numbers, lists, maps and JSON.
+//! Template functions on numbers, lists, maps, and on JSON, YAML and TOML.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::rc::Rc;
 
-use gtmpl_ng::FuncError;
-use gtmpl_ng::Number;
-use gtmpl_ng::NumberKind;
-use gtmpl_ng::Value;
-use serde_json::Value as Json;
+use crate::gotemplate::Answer;
+use crate::gotemplate::Failure;
+use crate::gotemplate::ITEMS_MAX;
+use crate::gotemplate::Plain;
+use crate::gotemplate::TEXT_MAX;
+use crate::gotemplate::exactly;
+use crate::gotemplate::format::Out;
+use crate::gotemplate::format::TooLarge;
+use crate::gotemplate::format::quoted;
+use crate::gotemplate::format::sprintf;
+use crate::gotemplate::json;
+use crate::gotemplate::json::Style;
+use crate::gotemplate::text_of;
+use crate::gotemplate::value::DEPTH_MAX;
+use crate::gotemplate::value::Key;
+use crate::gotemplate::value::Map;
+use crate::gotemplate::value::Value;
 
-use super::engine::on_stage;
-use super::functions::exactly;
-use super::functions::fail;
-use super::functions::text_of;
-
-type Answered = Result<Value, FuncError>;
-
-/// Longest list that `loop` makes.
-const LOOP_MAX: i64 = 1_000_000;
+pub(super) const FUNCTIONS: &[(&str, Plain)] = &[
+    ("add", |a| arithmetic("add", a, i64::checked_add, |left, right| left + right)),
+    ("subtract", |a| arithmetic("subtract", a, i64::checked_sub, |left, right| left - right)),
+    ("multiply", |a| arithmetic("multiply", a, i64::checked_mul, |left, right| left * right)),
+    ("divide", |a| arithmetic("divide", a, i64::checked_div, |left, right| left / right)),
+    ("modulo", |a| arithmetic("modulo", a, i64::checked_rem, |left, right| left % right)),
+    ("minimum", |a| arithmetic("minimum", a, |left, right| Some(left.min(right)), f64::min)),
+    ("maximum", |a| arithmetic("maximum", a, |left, right| Some(left.max(right)), f64::max)),
+    ("loop", loop_numbers),
+    ("in", |a| {
+        let [list, wanted] = exactly("in", a)?;
+        Ok(Value::Bool(has(list, wanted)?))
+    }),
+    ("contains", |a| {
+        let [wanted, list] = exactly("contains", a)?;
+        Ok(Value::Bool(has(list, wanted)?))
+    }),
+    ("containsAll", |a| overlap("containsAll", a, |found, wanted| found == wanted)),
+    ("containsAny", |a| overlap("containsAny", a, |found, _| found > 0)),
+    ("containsNone", |a| overlap("containsNone", a, |found, _| found == 0)),
+    ("containsNotAll", |a| overlap("containsNotAll", a, |found, wanted| found < wanted)),
+    ("byTag", by_tag),
+    ("byPort", by_port),
+    ("explodeMap", explode_map),
+    // The piped map wins.
+    ("mergeMap", |a| {
+        let [other, subject] = exactly("mergeMap", a)?;
+        merged(&*map(other)?, &*map(subject)?, 0)
+    }),
+    // The argument wins over the piped map.
+    ("mergeMapWithOverride", |a| {
+        let [other, subject] = exactly("mergeMapWithOverride", a)?;
+        merged(&*map(subject)?, &*map(other)?, 0)
+    }),
+    ("parseBool", parse_bool),
+    ("parseFloat", |a| parsed("parseFloat", "ParseFloat", a, |text| text.parse().map(Value::Float).ok())),
+    ("parseInt", |a| parsed("parseInt", "ParseInt", a, |text| text.parse().map(Value::Int).ok())),
+    ("parseUint", |a| parsed("parseUint", "ParseUint", a, |text| text.parse().map(Value::Uint).ok())),
+    ("parseJSON", parse_json),
+    ("parseYAML", parse_yaml),
+    ("toJSON", |a| to_json("toJSON", a, Style { html: true, indent: None })),
+    ("toJSONPretty", |a| to_json("toJSONPretty", a, Style { html: true, indent: Some(2) })),
+    ("toUnescapedJSON", |a| to_json("toUnescapedJSON", a, Style::default())),
+    ("toUnescapedJSONPretty", |a| {
+        to_json("toUnescapedJSONPretty", a, Style { html: false, indent: Some(2) })
+    }),
+    ("toTOML", to_toml),
+    ("toYAML", to_yaml),
+    ("spew_dump", spew),
+    ("spew_sdump", spew),
+    ("spew_printf", spew_printf),
+    ("spew_sprintf", spew_printf),
+];
 
 /// A number that may be whole.
 #[derive(Clone, Copy)]
@@ -27,14 +83,16 @@ enum Figure {
 }
 
 impl Figure {
-    fn of(function: &str, value: &Value) -> Result<Self, FuncError> {
-        match value {
-            Value::Number(number) => Ok(match number.kind() {
-                NumberKind::Signed(whole) => Self::Whole(whole),
-                NumberKind::Unsigned(whole) => Self::Whole(i64::try_from(whole).unwrap_or(i64::MAX)),
-                NumberKind::Float(real) => Self::Real(real),
-            }),
-            other => fail(function, format_args!("unknown type for {:?}", text_of(other))),
+    fn of(function: &str, value: &Value) -> Result<Self, Failure> {
+        match value.viewed() {
+            Value::Int(whole) => Ok(Self::Whole(whole)),
+            Value::Uint(whole) => Ok(Self::Whole(i64::try_from(whole).unwrap_or(i64::MAX))),
+            Value::Float(real) => Ok(Self::Real(real)),
+            other => Err(Failure::called(format_args!(
+                "{function}: unknown type for {:?} ({})",
+                other.to_text(),
+                other.type_name()
+            ))),
         }
     }
 
@@ -46,371 +104,285 @@ impl Figure {
     }
 }
 
-/// An integer argument.
-pub(super) fn integer(function: &str, value: &Value) -> Result<i64, FuncError> {
-    match Figure::of(function, value)? {
-        Figure::Whole(whole) => Ok(whole),
-        Figure::Real(real) => Ok(real as i64),
-    }
-}
-
 fn arithmetic(
     function: &str,
     arguments: &[Value],
     whole: impl Fn(i64, i64) -> Option<i64>,
     real: impl Fn(f64, f64) -> f64,
-) -> Answered {
+) -> Answer {
     // The subject comes last: `subtract 1 5` is 5 - 1.
     let [right, left] = exactly(function, arguments)?;
     match (Figure::of(function, left)?, Figure::of(function, right)?) {
         (Figure::Whole(left), Figure::Whole(right)) => match whole(left, right) {
-            Some(result) => Ok(Value::from(result)),
-            None => fail(function, "integer divide by zero or overflow"),
+            Some(result) => Ok(Value::Int(result)),
+            None if right == 0 => Err(Failure::called("runtime error: integer divide by zero")),
+            None => Err(Failure::called(format_args!("{function}: the result is no 64 bit integer"))),
         },
-        (left, right) => Ok(Value::Number(Number::float(real(left.real(), right.real())))),
+        (left, right) => Ok(Value::Float(real(left.real(), right.real()))),
     }
 }
 
-pub(super) fn add(arguments: &[Value]) -> Answered {
-    arithmetic("add", arguments, i64::checked_add, |left, right| left + right)
-}
-
-pub(super) fn subtract(arguments: &[Value]) -> Answered {
-    arithmetic("subtract", arguments, i64::checked_sub, |left, right| left - right)
-}
-
-pub(super) fn multiply(arguments: &[Value]) -> Answered {
-    arithmetic("multiply", arguments, i64::checked_mul, |left, right| left * right)
-}
-
-pub(super) fn divide(arguments: &[Value]) -> Answered {
-    arithmetic("divide", arguments, i64::checked_div, |left, right| left / right)
-}
-
-pub(super) fn modulo(arguments: &[Value]) -> Answered {
-    arithmetic("modulo", arguments, i64::checked_rem, |left, right| left % right)
-}
-
-pub(super) fn minimum(arguments: &[Value]) -> Answered {
-    arithmetic("minimum", arguments, |left, right| Some(left.min(right)), f64::min)
-}
-
-pub(super) fn maximum(arguments: &[Value]) -> Answered {
-    arithmetic("maximum", arguments, |left, right| Some(left.max(right)), f64::max)
-}
-
 /// `loop 3` is 0 1 2, `loop 5 8` is 5 6 7.
-pub(super) fn loop_numbers(arguments: &[Value]) -> Answered {
+fn loop_numbers(arguments: &[Value]) -> Answer {
     let (start, end) = match arguments {
         [end] => (0, whole_or_text(end)?),
         [start, end] => (whole_or_text(start)?, whole_or_text(end)?),
         _ => {
-            return fail(
-                "loop",
-                format_args!("loop: wrong number of arguments, expected 1 or 2, but got {}", arguments.len()),
-            );
+            return Err(Failure::called(format_args!(
+                "loop: wrong number of arguments, expected 1 or 2, but got {}",
+                arguments.len()
+            )));
         }
     };
-    if end.saturating_sub(start) > LOOP_MAX {
-        return fail("loop", format_args!("more than {LOOP_MAX} steps"));
+    if end.saturating_sub(start) > ITEMS_MAX as i64 {
+        return Err(Failure::called(format_args!("loop: more than {ITEMS_MAX} steps")));
     }
-    Ok(Value::Array((start..end).map(Value::from).collect()))
+    Ok(Value::from((start..end).map(Value::Int).collect::<Vec<_>>()))
 }
 
-fn whole_or_text(value: &Value) -> Result<i64, FuncError> {
-    match value {
-        Value::String(text) => {
-            text.trim().parse().or_else(|_| fail("loop", format_args!("not a number: {text:?}")))
+fn whole_or_text(value: &Value) -> Result<i64, Failure> {
+    match value.viewed() {
+        Value::Text(text) => {
+            text.trim().parse().map_err(|_| Failure::called(format_args!("loop: not a number: {text:?}")))
         }
-        other => integer("loop", other),
+        other => match Figure::of("loop", &other)? {
+            Figure::Whole(whole) => Ok(whole),
+            Figure::Real(real) => Ok(real as i64),
+        },
     }
 }
 
-fn items<'a>(function: &str, list: &'a Value) -> Result<&'a [Value], FuncError> {
-    match list {
-        Value::Array(items) => Ok(items),
-        Value::NoValue | Value::Nil => Ok(&[]),
-        other => fail(function, format_args!("expected a list, got {other}")),
+fn items(value: &Value) -> Result<Vec<Value>, Failure> {
+    match value.viewed() {
+        Value::List(items) => Ok(items.to_vec()),
+        Value::Missing | Value::Nil => Ok(Vec::new()),
+        other => Err(Failure::called(format_args!("expected a list, got {}", other.type_name()))),
     }
 }
 
-fn same(left: &Value, right: &Value) -> bool {
-    left == right
-        || (matches!((left, right), (Value::Number(_), Value::Number(_))) && text_of(left) == text_of(right))
-}
-
-fn has(list: &Value, wanted: &Value) -> Result<bool, FuncError> {
-    match list {
-        Value::Map(entries) | Value::Object(entries) => Ok(entries.contains_key(&text_of(wanted))),
-        Value::String(text) => Ok(text.contains(&text_of(wanted))),
-        other => Ok(items("in", other)?.iter().any(|item| same(item, wanted))),
+fn map(value: &Value) -> Result<Rc<Map>, Failure> {
+    match value.viewed() {
+        Value::Map(map) => Ok(map),
+        other => Err(Failure::called(format_args!("expected a map, got {}", other.type_name()))),
     }
 }
 
-/// `in list value`.
-pub(super) fn is_in(arguments: &[Value]) -> Answered {
-    let [list, wanted] = exactly("in", arguments)?;
-    Ok(Value::from(has(list, wanted)?))
+fn has(list: &Value, wanted: &Value) -> Result<bool, Failure> {
+    match list.viewed() {
+        Value::Map(map) => Ok(map.text(&wanted.to_text()).is_some()),
+        Value::Text(text) => Ok(text.contains(&wanted.to_text())),
+        other => Ok(items(&other)?.iter().any(|item| item.same(wanted))),
+    }
 }
 
-/// `contains value list`: for pipes and `if .Tags | contains "x"`.
-pub(super) fn contains(arguments: &[Value]) -> Answered {
-    let [wanted, list] = exactly("contains", arguments)?;
-    Ok(Value::from(has(list, wanted)?))
-}
-
-/// How many of the wanted values are in the list, and how many are wanted.
-fn overlap(function: &str, arguments: &[Value]) -> Result<(usize, usize), FuncError> {
+/// Decides by how many of the wanted values are in the list, and how many are wanted.
+fn overlap(function: &str, arguments: &[Value], decide: impl Fn(usize, usize) -> bool) -> Answer {
     let [wanted, list] = exactly(function, arguments)?;
-    let (wanted, list) = (items(function, wanted)?, items(function, list)?);
-    let found = wanted.iter().filter(|wanted| list.iter().any(|item| same(item, wanted))).count();
-    Ok((found, wanted.len()))
+    let (wanted, list) = (items(wanted)?, items(list)?);
+    if wanted.len().saturating_mul(list.len()) > 10 * ITEMS_MAX {
+        return Err(Failure::called(format_args!("{function}: the lists are too long")));
+    }
+    let found = wanted.iter().filter(|wanted| list.iter().any(|item| item.same(wanted))).count();
+    Ok(Value::Bool(decide(found, wanted.len())))
 }
 
-pub(super) fn contains_all(arguments: &[Value]) -> Answered {
-    overlap("containsAll", arguments).map(|(found, wanted)| Value::from(found == wanted))
-}
-
-pub(super) fn contains_any(arguments: &[Value]) -> Answered {
-    overlap("containsAny", arguments).map(|(found, _)| Value::from(found > 0))
-}
-
-pub(super) fn contains_none(arguments: &[Value]) -> Answered {
-    overlap("containsNone", arguments).map(|(found, _)| Value::from(found == 0))
-}
-
-pub(super) fn contains_not_all(arguments: &[Value]) -> Answered {
-    overlap("containsNotAll", arguments).map(|(found, wanted)| Value::from(found < wanted))
-}
-
-fn group(list: &[Value], keys: impl Fn(&HashMap<String, Value>) -> Vec<String>) -> Value {
-    let mut groups: HashMap<String, Vec<Value>> = HashMap::new();
+fn grouped(list: &[Value], keys: impl Fn(&Value) -> Vec<Key>) -> Value {
+    let mut groups: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
     for item in list {
-        if let Value::Object(fields) | Value::Map(fields) = item {
-            for key in keys(fields) {
-                groups.entry(key).or_default().push(item.clone());
-            }
+        for key in keys(item) {
+            groups.entry(key).or_default().push(item.clone());
         }
     }
-    Value::Map(groups.into_iter().map(|(key, members)| (key, Value::Array(members))).collect())
+    Value::map(groups.into_iter().map(|(key, members)| (key, Value::from(members))))
 }
 
-pub(super) fn by_tag(arguments: &[Value]) -> Answered {
+fn field(item: &Value, name: &str) -> Option<Value> {
+    match item {
+        Value::Struct(of) => of.field(name).cloned(),
+        Value::Map(map) => map.text(name),
+        _ => None,
+    }
+}
+
+fn by_tag(arguments: &[Value]) -> Answer {
     let [list] = exactly("byTag", arguments)?;
-    Ok(group(items("byTag", list)?, |fields| match fields.get("Tags") {
-        Some(Value::Array(tags)) => tags.iter().map(text_of).collect(),
+    Ok(grouped(&items(list)?, |item| match field(item, "Tags").map(|tags| tags.viewed()) {
+        Some(Value::List(tags)) => tags.iter().map(|tag| Key::from(tag.to_text().as_str())).collect(),
         _ => Vec::new(),
     }))
 }
 
-pub(super) fn by_port(arguments: &[Value]) -> Answered {
+fn by_port(arguments: &[Value]) -> Answer {
     let [list] = exactly("byPort", arguments)?;
-    Ok(group(items("byPort", list)?, |fields| fields.get("Port").map(text_of).into_iter().collect()))
+    Ok(grouped(&items(list)?, |item| match field(item, "Port") {
+        Some(Value::Int(port)) => vec![Key::Int(port)],
+        _ => Vec::new(),
+    }))
 }
 
-fn entries<'a>(function: &str, map: &'a Value) -> Result<&'a HashMap<String, Value>, FuncError> {
-    match map {
-        Value::Map(entries) | Value::Object(entries) => Ok(entries),
-        other => fail(function, format_args!("expected a map, got {other}")),
+/// `a/b` becomes a map `a` with the key `b`.
+fn explode_map(arguments: &[Value]) -> Answer {
+    let [of] = exactly("explodeMap", arguments)?;
+    let root = Rc::new(Map::default());
+    for (key, value) in map(of)?.entries() {
+        let path = key.to_string();
+        let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        if parts.len() > DEPTH_MAX {
+            return Err(Failure::called("explodeMap: a key has too many parts"));
+        }
+        let Some(last) = parts.pop() else { continue };
+        let mut at = Rc::clone(&root);
+        for part in parts {
+            let next = match at.text(part) {
+                None => {
+                    let next = Rc::new(Map::default());
+                    at.insert(Key::from(part), Value::Map(Rc::clone(&next))).map_err(Failure::called)?;
+                    next
+                }
+                Some(Value::Map(next)) => next,
+                Some(_) => {
+                    return Err(Failure::called(format_args!("explodeMap: {part:?} is no map in {path:?}")));
+                }
+            };
+            at = next;
+        }
+        at.insert(Key::from(last), value).map_err(Failure::called)?;
     }
+    Ok(Value::Map(root))
 }
 
-fn merged(function: &str, base: &Value, over: &Value) -> Answered {
-    let mut all = entries(function, base)?.clone();
-    all.extend(entries(function, over)?.clone());
-    Ok(Value::Map(all))
+fn merged(base: &Map, over: &Map, depth: usize) -> Answer {
+    if depth > DEPTH_MAX {
+        return Err(Failure::called("the maps are nested too deeply"));
+    }
+    let mut all: BTreeMap<Key, Value> = base.entries().into_iter().collect();
+    for (key, value) in over.entries() {
+        let value = match (all.get(&key), &value) {
+            (Some(Value::Map(base)), Value::Map(over)) => merged(base, over, depth + 1)?,
+            // What is empty does not replace anything.
+            (Some(present), new) if !new.truth() => present.clone(),
+            _ => value,
+        };
+        all.insert(key, value);
+    }
+    Ok(Value::map(all))
 }
 
-/// The piped map wins.
-pub(super) fn merge_map(arguments: &[Value]) -> Answered {
-    let [other, subject] = exactly("mergeMap", arguments)?;
-    merged("mergeMap", other, subject)
-}
-
-/// The argument wins over the piped map.
-pub(super) fn merge_map_with_override(arguments: &[Value]) -> Answered {
-    let [other, subject] = exactly("mergeMapWithOverride", arguments)?;
-    merged("mergeMapWithOverride", subject, other)
-}
-
-fn parsed<T: Into<Value> + std::str::FromStr + Default>(function: &str, arguments: &[Value]) -> Answered {
+fn parsed(function: &str, go: &str, arguments: &[Value], parse: impl Fn(&str) -> Option<Value>) -> Answer {
     let [text] = exactly(function, arguments)?;
-    let text = text_of(text);
-    if text.is_empty() {
-        return Ok(T::default().into());
-    }
-    match text.parse::<T>() {
-        Ok(value) => Ok(value.into()),
-        Err(_) => fail(function, format_args!("parsing {text:?}: invalid syntax")),
-    }
+    let text = text_of(text)?;
+    let zero = if text.is_empty() { "0" } else { &text };
+    parse(zero).ok_or_else(|| {
+        Failure::called(format_args!("{function}: strconv.{go}: parsing {text:?}: invalid syntax"))
+    })
 }
 
-pub(super) fn parse_bool(arguments: &[Value]) -> Answered {
-    let [text] = exactly("parseBool", arguments)?;
-    match text_of(text).as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::from(true)),
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::from(false)),
-        other => fail("parseBool", format_args!("strconv.ParseBool: parsing {other:?}: invalid syntax")),
-    }
+fn parse_bool(arguments: &[Value]) -> Answer {
+    parsed("parseBool", "ParseBool", arguments, |text| match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(Value::Bool(true)),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(Value::Bool(false)),
+        _ => None,
+    })
 }
 
-pub(super) fn parse_float(arguments: &[Value]) -> Answered {
-    parsed::<f64>("parseFloat", arguments)
-}
-
-pub(super) fn parse_int(arguments: &[Value]) -> Answered {
-    parsed::<i64>("parseInt", arguments)
-}
-
-pub(super) fn parse_uint(arguments: &[Value]) -> Answered {
-    parsed::<u64>("parseUint", arguments)
-}
-
-pub(super) fn parse_json(arguments: &[Value]) -> Answered {
+fn parse_json(arguments: &[Value]) -> Answer {
     let [text] = exactly("parseJSON", arguments)?;
-    let text = text_of(text);
+    let text = text_of(text)?;
     let text = if text.trim().is_empty() { "{}" } else { &text };
-    match serde_json::from_str(text) {
-        Ok(json) => Ok(value_of(json)),
-        Err(error) => fail("parseJSON", error),
-    }
+    let json = serde_json::from_str(text).map_err(Failure::called)?;
+    // As in Go, all numbers become floating.
+    Ok(Value::from_json(&json, false))
 }
 
-/// Numbers become floating point, as in Go.
-fn value_of(json: Json) -> Value {
-    match json {
-        Json::Null => Value::Nil,
-        Json::Bool(truth) => Value::Bool(truth),
-        Json::Number(number) => Value::Number(Number::float(number.as_f64().unwrap_or(f64::NAN))),
-        Json::String(text) => Value::String(text),
-        Json::Array(items) => Value::Array(items.into_iter().map(value_of).collect()),
-        Json::Object(fields) => {
-            let fields: HashMap<String, Value> =
-                fields.into_iter().map(|(key, value)| (key, value_of(value))).collect();
-            on_stage(|stage| stage.map(fields)).unwrap_or(Value::NoValue)
-        }
-    }
+fn parse_yaml(arguments: &[Value]) -> Answer {
+    let [text] = exactly("parseYAML", arguments)?;
+    let text = text_of(text)?;
+    let text = if text.trim().is_empty() { "{}" } else { &text };
+    let yaml: serde_json::Value = serde_yaml::from_str(text).map_err(Failure::called)?;
+    Ok(Value::from_json(&yaml, true))
 }
 
-fn json_of(value: &Value) -> Json {
-    match value {
-        Value::NoValue | Value::Nil | Value::Function(_) => Json::Null,
-        Value::Bool(truth) => Json::Bool(*truth),
-        Value::String(text) => Json::String(text.clone()),
-        Value::Number(number) => match number.kind() {
-            NumberKind::Unsigned(whole) => whole.into(),
-            NumberKind::Signed(whole) => whole.into(),
-            // Go writes whole floats without a fraction.
-            NumberKind::Float(real) if real.fract() == 0.0 && real.abs() < 1e15 => (real as i64).into(),
-            NumberKind::Float(real) => real.into(),
-        },
-        Value::Array(items) => Json::Array(items.iter().map(json_of).collect()),
-        Value::Map(entries) | Value::Object(entries) => {
-            let sorted: BTreeMap<&String, &Value> = entries.iter().collect();
-            Json::Object(sorted.into_iter().map(|(key, value)| (key.clone(), json_of(value))).collect())
-        }
-    }
-}
-
-fn json_text(function: &str, arguments: &[Value], pretty: bool, escape: bool) -> Answered {
+fn to_json(function: &str, arguments: &[Value], style: Style) -> Answer {
     let [value] = exactly(function, arguments)?;
-    let json = json_of(value);
-    let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) };
-    let text = text.or_else(|error| fail(function, error))?;
-    // Go's encoder makes JSON safe for HTML.
-    let text = if escape {
-        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
-    } else {
-        text
+    Ok(Value::from(json::write(value, style)?))
+}
+
+/// Through JSON, which bounds size and depth.
+fn serial(value: &Value) -> Result<serde_json::Value, Failure> {
+    serde_json::from_str(&json::write(value, Style::default())?).map_err(Failure::called)
+}
+
+fn to_toml(arguments: &[Value]) -> Answer {
+    let [value] = exactly("toTOML", arguments)?;
+    let text =
+        toml::to_string(&serial(value)?).map_err(|error| Failure::called(format_args!("toTOML: {error}")))?;
+    Ok(Value::from(text.trim()))
+}
+
+fn to_yaml(arguments: &[Value]) -> Answer {
+    let [value] = exactly("toYAML", arguments)?;
+    let text = serde_yaml::to_string(&serial(value)?)
+        .map_err(|error| Failure::called(format_args!("toYAML: {error}")))?;
+    Ok(Value::from(text.trim()))
+}
+
+/// For those who debug a template: every value with its type.
+fn spew(arguments: &[Value]) -> Answer {
+    let mut out = Out::new(TEXT_MAX);
+    for argument in arguments {
+        dump(&mut out, argument, 0).and_then(|()| out.push("\n")).map_err(Failure::called)?;
+    }
+    Ok(Value::from(out.into_text()))
+}
+
+fn dump(out: &mut Out, value: &Value, depth: usize) -> Result<(), TooLarge> {
+    if depth > DEPTH_MAX {
+        return Err(TooLarge);
+    }
+    let indent = " ".repeat(depth + 1);
+    let many = |out: &mut Out, title: String, entries: Vec<(String, Value)>| {
+        out.push(&format!("{title} {{\n"))?;
+        let last = entries.len();
+        for (at, (label, value)) in entries.into_iter().enumerate() {
+            out.push(&format!("{indent}{label}"))?;
+            dump(out, &value, depth + 1)?;
+            out.push(if at + 1 < last { ",\n" } else { "\n" })?;
+        }
+        out.push(&format!("{}}}", " ".repeat(depth)))
     };
-    Ok(Value::from(text))
-}
-
-pub(super) fn to_json(arguments: &[Value]) -> Answered {
-    json_text("toJSON", arguments, false, true)
-}
-
-pub(super) fn to_json_pretty(arguments: &[Value]) -> Answered {
-    json_text("toJSONPretty", arguments, true, true)
-}
-
-pub(super) fn to_unescaped_json(arguments: &[Value]) -> Answered {
-    json_text("toUnescapedJSON", arguments, false, false)
-}
-
-pub(super) fn to_unescaped_json_pretty(arguments: &[Value]) -> Answered {
-    json_text("toUnescapedJSONPretty", arguments, true, false)
-}
-
-fn is_empty(value: &Value) -> bool {
     match value {
-        Value::NoValue | Value::Nil => true,
-        Value::Bool(truth) => !truth,
-        Value::String(text) => text.is_empty(),
-        Value::Number(_) => text_of(value) == "0",
-        Value::Array(items) => items.is_empty(),
-        Value::Map(entries) | Value::Object(entries) => entries.is_empty(),
-        Value::Function(_) => false,
+        Value::Missing | Value::Nil => out.push("(interface {}) <nil>"),
+        Value::Text(text) => out.push(&format!("(string) (len={}) {}", text.len(), quoted(text, false))),
+        Value::List(items) => {
+            let title = format!("([]interface {{}}) (len={0} cap={0})", items.len());
+            many(out, title, items.iter().map(|item| (String::new(), item.clone())).collect())
+        }
+        Value::Map(map) => {
+            let title = format!("(map[string]interface {{}}) (len={})", map.len());
+            let label = |key: &Key| match key {
+                Key::Int(number) => format!("(int) {number}: "),
+                Key::Text(text) => format!("(string) (len={}) {}: ", text.len(), quoted(text, false)),
+            };
+            many(out, title, map.entries().into_iter().map(|(key, value)| (label(&key), value)).collect())
+        }
+        Value::Struct(of) => {
+            let fields = of.fields().iter();
+            let entries = fields.map(|(name, value)| (format!("{name}: "), value.clone())).collect();
+            many(out, format!("({})", of.type_name()), entries)
+        }
+        Value::Object(object) => {
+            out.push(&format!("({}) ", object.type_name()))?;
+            dump(out, &value.viewed(), depth + 1)
+        }
+        other => out.push(&format!("({}) {}", other.type_name(), other.to_text())),
     }
 }
 
-/// `default fallback value`.
-pub(super) fn default(arguments: &[Value]) -> Answered {
-    match arguments {
-        [fallback] => Ok(fallback.clone()),
-        [fallback, value] => Ok(if is_empty(value) { fallback.clone() } else { value.clone() }),
-        _ => fail("default", "expected a default and a value"),
-    }
-}
-
-pub(super) fn coalesce(arguments: &[Value]) -> Answered {
-    Ok(arguments.iter().find(|value| !is_empty(value)).cloned().unwrap_or(Value::Nil))
-}
-
-pub(super) fn empty(arguments: &[Value]) -> Answered {
-    let [value] = exactly("empty", arguments)?;
-    Ok(Value::from(is_empty(value)))
-}
-
-/// `ternary yes no condition`.
-pub(super) fn ternary(arguments: &[Value]) -> Answered {
-    let [yes, no, condition] = exactly("ternary", arguments)?;
-    Ok(if is_empty(condition) { no.clone() } else { yes.clone() })
-}
-
-pub(super) fn list(arguments: &[Value]) -> Answered {
-    Ok(Value::Array(arguments.to_vec()))
-}
-
-pub(super) fn dict(arguments: &[Value]) -> Answered {
-    let pairs =
-        arguments.chunks(2).map(|pair| (text_of(&pair[0]), pair.get(1).cloned().unwrap_or(Value::from(""))));
-    Ok(Value::Map(pairs.collect()))
-}
-
-pub(super) fn get(arguments: &[Value]) -> Answered {
-    let [map, key] = exactly("get", arguments)?;
-    Ok(entries("get", map)?.get(&text_of(key)).cloned().unwrap_or(Value::from("")))
-}
-
-pub(super) fn has_key(arguments: &[Value]) -> Answered {
-    let [map, key] = exactly("hasKey", arguments)?;
-    Ok(Value::from(entries("hasKey", map)?.contains_key(&text_of(key))))
-}
-
-pub(super) fn keys(arguments: &[Value]) -> Answered {
-    let [map] = exactly("keys", arguments)?;
-    let mut keys: Vec<&String> = entries("keys", map)?.keys().collect();
-    keys.sort();
-    Ok(Value::Array(keys.into_iter().map(Value::from).collect()))
-}
-
-pub(super) fn first(arguments: &[Value]) -> Answered {
-    let [list] = exactly("first", arguments)?;
-    Ok(items("first", list)?.first().cloned().unwrap_or(Value::Nil))
-}
-
-pub(super) fn last(arguments: &[Value]) -> Answered {
-    let [list] = exactly("last", arguments)?;
-    Ok(items("last", list)?.last().cloned().unwrap_or(Value::Nil))
+fn spew_printf(arguments: &[Value]) -> Answer {
+    let Some((format, values)) = arguments.split_first() else {
+        return Err(Failure::called("spew_printf: a format is needed"));
+    };
+    let mut out = Out::new(TEXT_MAX);
+    sprintf(&mut out, &text_of(format)?, values).map_err(Failure::called)?;
+    Ok(Value::from(out.into_text()))
 }

@@ -7,14 +7,15 @@ mod env;
 mod functions;
 mod schedule;
 mod sources;
-mod syntax;
 mod text;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -29,10 +30,11 @@ use crate::agent::files::beneath::Attributes;
 use crate::agent::files::beneath::Directory;
 use crate::agent::files::beneath::is_escape;
 use crate::drivers::TaskDirs;
+use crate::gotemplate::Delimiters;
+use crate::gotemplate::Options;
 use crate::model::task::Template;
 
 use engine::Dependency;
-use engine::Syntax;
 use engine::render;
 use schedule::Keeper;
 use sources::Sources;
@@ -79,8 +81,8 @@ struct Prepared {
     template: Template,
     /// For errors: `(dynamic)`, or the path of the source.
     name: String,
-    text: String,
-    syntax: Syntax,
+    text: Arc<str>,
+    syntax: Options,
     /// Relative to the allocation's directory.
     destination: PathBuf,
     attributes: Attributes,
@@ -134,7 +136,7 @@ impl TemplateManager {
         let rewritten = first_render(&mut prepared, &mut sources, &progress).await?;
         let (changes, receiver) = mpsc::channel(CHANGES_MAX);
         let dirs = context.dirs.clone();
-        let mut keeper = Keeper::new(prepared, sources, context.seed, changes);
+        let mut keeper = Keeper::new(prepared, sources, &context, changes);
         if task == Task::Running {
             keeper.tell_of(rewritten);
         }
@@ -165,11 +167,22 @@ impl TemplateManager {
     }
 }
 
-fn read_text(dirs: &TaskDirs, path: &Path) -> std::io::Result<String> {
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    bounded_text(std::fs::File::open(path)?)
+}
+
+fn bounded_text(file: std::fs::File) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    Directory::open(&dirs.alloc)?.file(path)?.take(SOURCE_MAX).read_to_string(&mut text)?;
+    file.take(SOURCE_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SOURCE_MAX {
+        return Err(std::io::Error::other(format!("the file is larger than {SOURCE_MAX} bytes")));
+    }
     Ok(text)
+}
+
+fn read_text(dirs: &TaskDirs, path: &Path) -> std::io::Result<String> {
+    bounded_text(Directory::open(&dirs.alloc)?.file(path)?)
 }
 
 /// Reads the source and checks where the result goes.
@@ -206,15 +219,15 @@ fn prepare(template: Template, dirs: &TaskDirs) -> Result<Prepared, HookError> {
     };
     let id = |id: Option<i64>| id.and_then(|id| u32::try_from(id).ok());
     let attributes = Attributes { mode, uid: id(template.uid), gid: id(template.gid) };
-    let syntax = Syntax {
-        left: template.left_delim.clone(),
-        right: template.right_delim.clone(),
-        strict: template.err_missing_key,
-    };
+    let or =
+        |text: &str, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text.to_owned() };
+    let delimiters =
+        Delimiters { left: or(&template.left_delim, "{{"), right: or(&template.right_delim, "}}") };
+    let syntax = Options { delimiters, strict: template.err_missing_key, ..Options::default() };
     Ok(Prepared {
         template,
         name,
-        text,
+        text: text.into(),
         syntax,
         destination,
         attributes,
@@ -225,12 +238,17 @@ fn prepare(template: Template, dirs: &TaskDirs) -> Result<Prepared, HookError> {
 
 impl Prepared {
     /// Renders with what is known. `Ok(None)`: something is missing; it is in `missing` then.
-    fn render(
+    async fn render(
         &mut self,
         sources: &Sources,
         missing: &mut BTreeSet<Dependency>,
     ) -> Result<Option<String>, HookError> {
-        let rendering = render(&self.text, &self.syntax, &self.name, &sources.scene())
+        let (text, syntax, name) = (Arc::clone(&self.text), self.syntax.clone(), self.name.clone());
+        let scene = sources.scene();
+        // A large template may take a while.
+        let rendering = tokio::task::spawn_blocking(move || render(&text, &syntax, &name, &scene))
+            .await
+            .unwrap_or_else(|error| Err(format!("{}: the rendering stopped: {error}", self.name)))
             .map_err(|error| HookError::fatal(format!("Template failed: {error}")))?;
         self.used = rendering.used;
         if rendering.missing.is_empty() {
@@ -247,7 +265,7 @@ impl Prepared {
         }
         let first = self.written.is_none();
         // A restarted agent finds the file as it left it: that is no change.
-        let same = first && read_text(dirs, &self.destination).is_ok_and(|present| present == text);
+        let same = first && self.is_in_place(&text, dirs);
         if !same {
             self.replace(&text, dirs).map_err(|error| {
                 if is_escape(&error) {
@@ -262,6 +280,20 @@ impl Prepared {
         }
         self.written = Some(text);
         Ok(!same)
+    }
+
+    fn is_in_place(&self, text: &str, dirs: &TaskDirs) -> bool {
+        let wanted = self.attributes;
+        let metadata = Directory::open(&dirs.alloc)
+            .and_then(|alloc| alloc.handle(&self.destination))
+            .and_then(|file| file.metadata());
+        let fits = metadata.is_ok_and(|found| {
+            found.is_file()
+                && found.mode() & 0o7777 == wanted.mode & 0o7777
+                && wanted.uid.is_none_or(|uid| uid == found.uid())
+                && wanted.gid.is_none_or(|gid| gid == found.gid())
+        });
+        fits && read_text(dirs, &self.destination).is_ok_and(|present| present == text)
     }
 
     fn replace(&self, text: &str, dirs: &TaskDirs) -> std::io::Result<()> {
@@ -286,7 +318,7 @@ async fn first_render(
     loop {
         let mut missing = BTreeSet::new();
         for (index, each) in prepared.iter_mut().enumerate().filter(|(_, each)| each.written.is_none()) {
-            if let Some(text) = each.render(sources, &mut missing)?
+            if let Some(text) = each.render(sources, &mut missing).await?
                 && each.write(text, &sources.dirs)?
             {
                 rewritten.insert(index);
@@ -345,7 +377,7 @@ fn told(changed: &[&Template]) -> Vec<TemplateChange> {
 async fn render_again(each: &mut Prepared, sources: &mut Sources) -> Result<Option<String>, HookError> {
     for _ in 0..ROUNDS_MAX {
         let mut missing = BTreeSet::new();
-        if let Some(text) = each.render(sources, &mut missing)? {
+        if let Some(text) = each.render(sources, &mut missing).await? {
             return Ok(Some(text));
         }
         if !sources.fetch(&missing).await?.is_complete() {

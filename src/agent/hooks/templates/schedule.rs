@@ -1,6 +1,7 @@
 //! When templates are rendered again: after their data have been quiet for a while; and when the task hears of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,11 +13,9 @@ use super::render_again;
 use super::sources::Sources;
 use super::told;
 use crate::agent::hooks::TemplateChange;
+use crate::agent::hooks::TemplateContext;
+use crate::agent::hooks::TemplateOptions;
 use crate::model::task::Template;
-
-/// Quiescence when the job does not say.
-const WAIT_MIN: Duration = Duration::from_secs(5);
-const WAIT_MAX: Duration = Duration::from_secs(4 * 60);
 
 /// When a template with changed data is rendered.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +30,7 @@ pub(super) struct Keeper {
     templates: Vec<Prepared>,
     due: Vec<Option<Due>>,
     sources: Sources,
+    options: Arc<TemplateOptions>,
     random: Random,
     changes: mpsc::Sender<TemplateChange>,
     /// Templates whose new content the task has not heard of, and when it will.
@@ -60,19 +60,24 @@ impl Keeper {
     pub(super) fn new(
         templates: Vec<Prepared>,
         sources: Sources,
-        seed: u64,
+        context: &TemplateContext,
         changes: mpsc::Sender<TemplateChange>,
     ) -> Self {
         let due = vec![None; templates.len()];
-        let random = Random(seed);
-        Self { templates, due, sources, random, changes, untold: BTreeSet::new(), tell_at: None }
+        let random = Random(context.seed);
+        let options = Arc::clone(&context.options);
+        Self { templates, due, sources, options, random, changes, untold: BTreeSet::new(), tell_at: None }
     }
 
     /// Runs until a template cannot be rendered any more, or nobody listens.
     pub(super) async fn run(mut self) {
         loop {
-            let used: BTreeSet<Dependency> =
-                self.templates.iter().flat_map(|each| each.used.clone()).collect();
+            let used: BTreeSet<Dependency> = self
+                .templates
+                .iter()
+                .filter(|each| !each.template.once)
+                .flat_map(|each| each.used.clone())
+                .collect();
             let render_at = self.due.iter().flatten().map(|due| due.at).min();
             let step = tokio::select! {
                 seen = self.sources.wait(&used), if !used.is_empty() => Step::Read(seen),
@@ -98,10 +103,10 @@ impl Keeper {
     fn postpone(&mut self, changed: &BTreeSet<Dependency>) {
         let now = Instant::now();
         for (each, due) in self.templates.iter().zip(&mut self.due) {
-            if each.used.is_disjoint(changed) {
+            if each.template.once || each.used.is_disjoint(changed) {
                 continue;
             }
-            let (min, max) = quiet_time(&each.template);
+            let (min, max) = quiet_time(&each.template, &self.options);
             let latest = due.map_or(now + max, |due| due.latest);
             *due = Some(Due { at: (now + min).min(latest), latest });
         }
@@ -180,10 +185,16 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Shortest and longest time between a change of data and rendering.
-fn quiet_time(template: &Template) -> (Duration, Duration) {
-    let Some(wait) = &template.wait else { return (WAIT_MIN, WAIT_MAX) };
-    let min = wait.min.map_or(WAIT_MIN, |min| min.to_std());
-    let max = wait.max.map_or(WAIT_MAX.max(min), |max| max.to_std());
+/// Shortest and longest time between a change of data and rendering: what the template asks for within the bounds of
+/// the agent's configuration, or else that configuration's own.
+fn quiet_time(template: &Template, options: &TemplateOptions) -> (Duration, Duration) {
+    let Some(wait) = &template.wait else { return options.wait };
+    let (least, longest) = options.wait_bounds;
+    let within = |span: Duration| {
+        let span = least.map_or(span, |least| span.max(least));
+        longest.map_or(span, |longest| span.min(longest))
+    };
+    let min = within(wait.min.map_or(options.wait.0, |min| min.to_std()));
+    let max = within(wait.max.map_or(options.wait.1, |max| max.to_std()));
     (min, max.max(min))
 }

@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use super::engine::Answer;
 use super::engine::Dependency;
 use super::engine::Scene;
+use super::read_bounded;
 use super::read_text;
 use crate::agent::hooks::Catalog;
 use crate::agent::hooks::HookError;
 use crate::agent::hooks::TemplateContext;
+use crate::agent::hooks::TemplateOptions;
 use crate::clock::Clock;
 use crate::drivers::TaskDirs;
 
@@ -32,6 +34,7 @@ pub(super) struct Sources {
     region: String,
     catalog: Arc<dyn Catalog>,
     clock: Arc<dyn Clock>,
+    options: Arc<TemplateOptions>,
     known: Arc<BTreeMap<Dependency, Answer>>,
     /// The catalog's index that the oldest answer was read at.
     index: u64,
@@ -65,6 +68,7 @@ impl Sources {
             region: context.region.clone(),
             catalog: context.catalog.clone(),
             clock: context.clock.clone(),
+            options: context.options.clone(),
             known: Arc::default(),
             index: 0,
             files_read: Instant::now(),
@@ -78,6 +82,7 @@ impl Sources {
             node: self.node.clone(),
             dirs: self.dirs.clone(),
             known: self.known.clone(),
+            options: self.options.clone(),
             now: self.clock.now(),
         }
     }
@@ -88,14 +93,26 @@ impl Sources {
         match dependency {
             Dependency::Service(name) => format!("nomad.service({name}@{place})"),
             Dependency::Services => format!("nomad.services(@{place})"),
-            Dependency::Variable { path, namespace } if namespace.is_empty() => {
-                format!("nomad.var.block({path}@{place})")
-            }
             Dependency::Variable { path, namespace } => {
-                format!("nomad.var.block({path}@{namespace}.{})", self.region)
+                format!("nomad.var.block({path}@{})", self.within(namespace))
+            }
+            Dependency::VariableExists { path, namespace } => {
+                format!("nomad.var.exists({path}@{})", self.within(namespace))
+            }
+            Dependency::Variables { prefix, namespace } => {
+                format!("nomad.var.list({prefix}@{})", self.within(namespace))
             }
             Dependency::File(path) => format!("file({path})"),
         }
+    }
+
+    /// A namespace with our region; empty: the job's.
+    fn within(&self, namespace: &str) -> String {
+        format!("{}.{}", self.own(namespace), self.region)
+    }
+
+    fn own<'a>(&'a self, namespace: &'a str) -> &'a str {
+        if namespace.is_empty() { &self.namespace } else { namespace }
     }
 
     /// Gets answers. Errors are those that trying again cannot mend.
@@ -132,10 +149,13 @@ impl Sources {
                 let (index, names) = self.catalog.names(&self.namespace).await?;
                 (index, Answer::Services(names))
             }
-            Dependency::Variable { path, namespace } => {
-                let namespace = if namespace.is_empty() { &self.namespace } else { namespace };
-                let (index, items) = self.catalog.variable(namespace, path).await?;
-                (index, Answer::Variable(items))
+            Dependency::Variable { path, namespace } | Dependency::VariableExists { path, namespace } => {
+                let (index, variable) = self.catalog.variable(self.own(namespace), path).await?;
+                (index, Answer::Variable(variable))
+            }
+            Dependency::Variables { prefix, namespace } => {
+                let (index, found) = self.catalog.variables(self.own(namespace), prefix).await?;
+                (index, Answer::Variables(found))
             }
             Dependency::File(path) => return self.read(path),
         };
@@ -144,8 +164,12 @@ impl Sources {
     }
 
     fn read(&self, path: &str) -> Result<Answer, HookError> {
-        let inside = Path::new(path).strip_prefix(&self.dirs.alloc).unwrap_or(Path::new(path));
-        match read_text(&self.dirs, inside) {
+        let read = match Path::new(path).strip_prefix(&self.dirs.alloc) {
+            Ok(inside) => read_text(&self.dirs, inside),
+            // Only where the agent's configuration allows any file.
+            Err(_) => read_bounded(Path::new(path)),
+        };
+        match read {
             Ok(content) => Ok(Answer::File(content)),
             Err(error) => Err(HookError::fatal(format!("file({path}): {error}"))),
         }

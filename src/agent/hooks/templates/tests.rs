@@ -8,6 +8,9 @@ use super::engine::Answer;
 use super::engine::Scene;
 use super::*;
 use crate::agent::hooks::Catalog;
+use crate::agent::hooks::TemplateOptions;
+use crate::agent::hooks::Variable;
+use crate::agent::hooks::VariableMeta;
 use crate::clock::TokioClock;
 use crate::model::id::AllocId;
 use crate::model::service::ServiceRegistration;
@@ -15,6 +18,8 @@ use crate::model::task::ChangeScript;
 use crate::model::task::WaitConfig;
 use crate::model::time::Span;
 use crate::model::time::Time;
+
+mod manager;
 
 fn service(name: &str, address: &str, port: i64, tags: &[&str]) -> ServiceRegistration {
     ServiceRegistration {
@@ -29,6 +34,12 @@ fn service(name: &str, address: &str, port: i64, tags: &[&str]) -> ServiceRegist
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn variable(path: &str, items: &[(&str, &str)]) -> Variable {
+    let meta =
+        VariableMeta { namespace: "default".to_owned(), path: path.to_owned(), ..VariableMeta::default() };
+    Variable { meta, items: map(items) }
 }
 
 fn scene() -> Scene {
@@ -47,9 +58,17 @@ fn scene() -> Scene {
         ),
         (
             Dependency::Variable { path: "a/b".to_owned(), namespace: String::new() },
-            Answer::Variable(Some(map(&[("user", "u")]))),
+            Answer::Variable(Some(variable("a/b", &[("user", "u")]))),
         ),
         (Dependency::Variable { path: "zz".to_owned(), namespace: String::new() }, Answer::Variable(None)),
+        (
+            Dependency::VariableExists { path: "a/b".to_owned(), namespace: String::new() },
+            Answer::Variable(Some(variable("a/b", &[]))),
+        ),
+        (
+            Dependency::VariableExists { path: "zz".to_owned(), namespace: String::new() },
+            Answer::Variable(None),
+        ),
         (Dependency::File("/data/alloc/1/web/local/x".to_owned()), Answer::File("content".to_owned())),
     ]);
     Scene {
@@ -61,12 +80,13 @@ fn scene() -> Scene {
             ..TaskDirs::default()
         }),
         known: Arc::new(known),
+        options: Arc::default(),
         now: Time::from_secs(1_700_000_000),
     }
 }
 
 fn rendered(text: &str, strict: bool) -> Result<String, String> {
-    let syntax = Syntax { strict, ..Syntax::default() };
+    let syntax = Options { strict, ..Options::default() };
     let rendering = render(text, &syntax, "(dynamic)", &scene())?;
     if rendering.missing.is_empty() {
         Ok(rendering.text)
@@ -156,6 +176,61 @@ fn templates_render_as_they_do_in_nomad() {
 }
 
 #[test]
+fn functions_do_what_they_do_in_consul_template() {
+    for (text, expected) in [
+        (
+            r#"{{ scratch.MapSet "m" "b" 2 }}{{ scratch.MapSet "m" "a" 1 }}{{ scratch.MapSetX "m" "a" 9 }}{{ scratch.MapValues "m" }}{{ scratch.SetX "k" 1 }}{{ scratch.SetX "k" 2 }}{{ scratch.Get "k" }}"#,
+            "[1 2]1",
+        ),
+        (
+            r#"{{ with nomadVar "a/b" }}{{ .user.Value }}{{ .Keys }}{{ .Values }}{{ .Metadata.Path }}{{ range .Tuples }}{{ .K }}={{ .V }}{{ end }}{{ range $k, $v := . }}{{ $k }}{{ $v }}{{ end }}{{ .user | toUpper }}{{ .Parent.Items.user }}{{ end }}"#,
+            "u[user][u]a/buser=uuseruUu",
+        ),
+        (
+            r#"{{ range nomadService "redis" }}{{ .Tags.Contains "a" }} {{ join "," .Tags }} {{ end }}"#,
+            "true a,b false b ",
+        ),
+        (
+            r#"{{ range $p, $s := nomadService "redis" | byPort }}{{ $p }}:{{ len $s }} {{ end }}"#,
+            "80:1 81:1 ",
+        ),
+        (
+            r#"{{ with index (nomadService "redis") 0 }}{{ .JobID | printf "%q" }}{{ .Port | add 1 }}{{ end }}"#,
+            "\"\"81",
+        ),
+        (
+            r#"{{ $y := parseYAML "a: 1\nb: [x, 2.5]\nc: {d: true}" }}{{ $y.a }}{{ index $y.b 0 }}{{ $y.c.d }}|{{ toYAML $y.c }}|{{ toTOML $y.c }}"#,
+            "1xtrue|d: true|d = true",
+        ),
+        (
+            r#"{{ toJSONPretty (parseJSON "{\"a\":\"<\"}") }} {{ toUnescapedJSON "<" }} {{ toJSON "<" }}"#,
+            "{\n  \"a\": \"\\u003c\"\n} \"<\" \"\\u003c\"",
+        ),
+        (
+            r#"{{ containsAll (split "," "a,b") (split "," "a,b,c") }}{{ containsAny (split "," "z") (split "," "a") }}{{ containsNone (split "," "z") (split "," "a") }}{{ containsNotAll (split "," "a,z") (split "," "a") }}"#,
+            "truefalsetruetrue",
+        ),
+        (
+            r#"{{ explodeMap (sprig_dict "a/b" 1 "a/c" 2 "d" 3) }} {{ sprig_dict "a" 1 | mergeMap (sprig_dict "a" 2 "b" 3) }} {{ sprig_dict "a" 1 | mergeMapWithOverride (sprig_dict "a" 2) }}"#,
+            "map[a:map[b:1 c:2] d:3] map[a:1 b:3] map[a:2]",
+        ),
+        (
+            r#"{{ add 1.5 1 }} {{ divide 2 7.0 }} {{ minimum 1 2.5 }} {{ parseFloat "1.5" }} {{ parseUint "7" }} {{ parseInt "" }}"#,
+            "2.5 3.5 1 1.5 7 0",
+        ),
+        (r#"{{ spew_dump "a" 1 }}{{ spew_sprintf "%d-%s" 1 "x" }}"#, "(string) (len=1) \"a\"\n(int) 1\n1-x"),
+        (r#"{{ sprig_env "NOMAD_TASK_NAME" }} {{ sprig_now | sprig_date "2006" }}"#, "web 2023"),
+        (r#"{{ "a\n\nb" | indent 1 }}{{ split "," " " | len }}{{ toTitle "x-y" }}"#, " a\n\n b0X-Y"),
+        (
+            r#"{{ sockaddr "GetInterfaceIP \"no-such-interface\"" }}|{{ timestamp "Mon Jan _2 15:04:05 2006" }}"#,
+            "|Tue Nov 14 22:13:20 2023",
+        ),
+    ] {
+        assert_eq!(rendered(text, false).as_deref(), Ok(expected), "{text}");
+    }
+}
+
+#[test]
 fn errors_are_in_the_words_of_consul_template() {
     for (text, expected) in [
         ("{{ nosuch \"x\" }}", "(dynamic): parse: template: :1: function \"nosuch\" not defined"),
@@ -174,6 +249,21 @@ fn errors_are_in_the_words_of_consul_template() {
              '/etc/hostname' is outside of sandbox",
         ),
         (
+            "{{ nomadVarListSafe \"\" }}",
+            "(dynamic): execute: template: :1:3: executing \"\" at <nomadVarListSafe \"\">: error calling \
+             nomadVarListSafe: nomadVarListSafe: a prefix is needed",
+        ),
+        (
+            "{{ executeTemplate \"a\" }}",
+            "(dynamic): execute: template: :1:3: executing \"\" at <executeTemplate \"a\">: error calling \
+             executeTemplate: function is disabled",
+        ),
+        (
+            "{{ secret \"a\" }}",
+            "(dynamic): execute: template: :1:3: executing \"\" at <secret \"a\">: error calling secret: Vault is not \
+             configured; use nomadVar",
+        ),
+        (
             "{{ key \"a\" }}",
             "(dynamic): execute: template: :1:3: executing \"\" at <key \"a\">: error calling key: Consul is not \
              configured; use nomadService or nomadVar",
@@ -189,11 +279,7 @@ fn errors_are_in_the_words_of_consul_template() {
 
 #[test]
 fn a_missing_key_is_an_error_when_the_template_wants_that() {
-    for text in [
-        "{{ with parseJSON \"{\\\"a\\\":1}\" }}{{ .zz }}{{ end }}",
-        "{{ (nomadVar \"a/b\").zz }}",
-        "{{ .zz }}",
-    ] {
+    for text in ["{{ with parseJSON \"{\\\"a\\\":1}\" }}{{ .zz }}{{ end }}", "{{ (nomadVar \"a/b\").zz }}"] {
         let error = rendered(text, true).unwrap_err();
         assert!(error.ends_with("map has no entry for key \"zz\""), "{error}");
     }
@@ -220,7 +306,8 @@ proptest::proptest! {
         let text = pieces.concat();
         let failed = "the template engine failed on this template";
         proptest::prop_assert!(rendered(&text, false) != Err(failed.to_owned()), "{}", text);
-        let swapped = Syntax { left: "-".to_owned(), right: "|".to_owned(), strict: true };
+        let delimiters = Delimiters { left: "-".to_owned(), right: "|".to_owned() };
+        let swapped = Options { delimiters, strict: true, ..Options::default() };
         let error = render(&text, &swapped, "(dynamic)", &scene()).err();
         proptest::prop_assert!(error.as_deref() != Some(failed), "{}", text);
     }
@@ -229,317 +316,4 @@ proptest::proptest! {
     fn no_environment_file_breaks_the_parser(text in "[A= \"'#\\\\u0-9\n\t]{0,24}") {
         let _ = env::parse(&text);
     }
-}
-
-/// A catalog that tests change.
-#[derive(Default)]
-struct FakeCatalog {
-    services: Mutex<BTreeMap<String, Vec<ServiceRegistration>>>,
-    variables: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
-    index: watch::Sender<u64>,
-    unreachable: Mutex<bool>,
-}
-
-impl FakeCatalog {
-    fn set(&self, name: &str, services: Vec<ServiceRegistration>) {
-        self.services.lock().unwrap().insert(name.to_owned(), services);
-        self.index.send_modify(|index| *index += 1);
-    }
-}
-
-#[async_trait]
-impl Catalog for FakeCatalog {
-    async fn services(&self, _: &str, name: &str) -> Result<(u64, Vec<ServiceRegistration>), HookError> {
-        if *self.unreachable.lock().unwrap() {
-            return Err(HookError::recoverable("no answer yet"));
-        }
-        let services = self.services.lock().unwrap().get(name).cloned().unwrap_or_default();
-        Ok((*self.index.borrow(), services))
-    }
-
-    async fn names(&self, _: &str) -> Result<(u64, BTreeMap<String, Vec<String>>), HookError> {
-        Ok((*self.index.borrow(), BTreeMap::new()))
-    }
-
-    async fn variable(
-        &self,
-        _: &str,
-        path: &str,
-    ) -> Result<(u64, Option<BTreeMap<String, String>>), HookError> {
-        Ok((*self.index.borrow(), self.variables.lock().unwrap().get(path).cloned()))
-    }
-
-    async fn changed(&self, since: u64) -> u64 {
-        let mut index = self.index.subscribe();
-        let seen = index.wait_for(|index| *index > since).await.map(|index| *index);
-        seen.unwrap_or(since)
-    }
-}
-
-struct Setup {
-    _root: tempfile::TempDir,
-    context: TemplateContext,
-    catalog: Arc<FakeCatalog>,
-    said: Arc<Mutex<Vec<String>>>,
-}
-
-impl Setup {
-    fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let alloc = root.path().join("1");
-        let task = alloc.join("web");
-        std::fs::create_dir_all(task.join("local")).unwrap();
-        let catalog = Arc::new(FakeCatalog::default());
-        let context = TemplateContext {
-            env: map(&[("NOMAD_TASK_NAME", "web")]),
-            node: BTreeMap::new(),
-            dirs: TaskDirs { task, alloc, ..TaskDirs::default() },
-            namespace: "default".to_owned(),
-            region: "global".to_owned(),
-            alloc: AllocId::default(),
-            task: "web".to_owned(),
-            catalog: catalog.clone(),
-            clock: TokioClock::starting_at(Time::from_secs(1_700_000_000)),
-            seed: 1,
-        };
-        Self { _root: root, context, catalog, said: Arc::default() }
-    }
-
-    async fn start(
-        &self,
-        templates: Vec<Template>,
-    ) -> Result<(TemplateManager, mpsc::Receiver<TemplateChange>), HookError> {
-        let said = self.said.clone();
-        let progress: HookProgress = Arc::new(move |text: &str| said.lock().unwrap().push(text.to_owned()));
-        TemplateManager::start(templates, self.context.clone(), progress).await
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.context.dirs.task.join(path)
-    }
-
-    fn read(&self, path: &str) -> String {
-        std::fs::read_to_string(self.path(path)).unwrap()
-    }
-}
-
-fn template(text: &str, destination: &str) -> Template {
-    Template {
-        embedded_tmpl: text.to_owned(),
-        dest_path: destination.to_owned(),
-        change_mode: "restart".to_owned(),
-        perms: "0644".to_owned(),
-        ..Template::default()
-    }
-}
-
-const PORTS: &str = "{{ range nomadService \"redis\" }}P={{ .Port }}\n{{ end }}";
-
-#[tokio::test(start_paused = true)]
-async fn an_empty_service_renders_and_a_new_instance_restarts_once() {
-    let setup = Setup::new();
-    let env = Template { envvars: true, ..template(PORTS, "local/env.txt") };
-    let (manager, mut changes) = setup.start(vec![env, template(PORTS, "local/b")]).await.unwrap();
-    assert_eq!((setup.read("local/env.txt").as_str(), manager.env().unwrap()), ("", BTreeMap::new()));
-
-    let before = tokio::time::Instant::now();
-    setup.catalog.set("redis", vec![service("redis", "h", 7, &[])]);
-    assert_eq!(changes.recv().await, Some(TemplateChange::Restart));
-    assert_eq!(before.elapsed().as_secs(), 5, "the data are quiet for five seconds first");
-    assert_eq!((manager.env().unwrap(), setup.read("local/b").as_str()), (map(&[("P", "7")]), "P=7\n"));
-
-    // Another service, and the same content again: nothing to tell.
-    setup.catalog.set("other", vec![]);
-    setup.catalog.set("redis", vec![service("redis", "other-host", 7, &[])]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(changes.try_recv().is_err());
-}
-
-#[tokio::test]
-async fn an_environment_template_of_a_usual_job_gives_its_variables() {
-    let setup = Setup::new();
-    let text = "\n{{ range nomadService \"redis-svc\" }}\nREDIS_HOST={{ .Address }}\nREDIS_PORT={{ .Port }}\n\
-                TASK={{ env \"NOMAD_TASK_NAME\"}}\n{{ end }}\nPTC_BUDGET={{ env \"NOMAD_META_budget\" }}\n";
-    setup.catalog.set("redis-svc", vec![service("redis-svc", "10.0.0.5", 23456, &[])]);
-    let env = Template { envvars: true, ..template(text, "local/env.txt") };
-    let (manager, _changes) = setup.start(vec![env]).await.unwrap();
-    assert_eq!(
-        manager.env().unwrap(),
-        map(&[("REDIS_HOST", "10.0.0.5"), ("REDIS_PORT", "23456"), ("TASK", "web"), ("PTC_BUDGET", "")])
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn changes_within_the_quiet_time_become_one() {
-    let setup = Setup::new();
-    let wait = WaitConfig { min: Some(Span::from_secs(10)), max: Some(Span::from_secs(15)) };
-    let template = Template { wait: Some(wait), splay: Span::from_secs(3), ..template(PORTS, "local/a") };
-    let (_manager, mut changes) = setup.start(vec![template]).await.unwrap();
-    let before = tokio::time::Instant::now();
-    for port in 1..4 {
-        setup.catalog.set("redis", vec![service("redis", "h", port, &[])]);
-        tokio::time::sleep(Duration::from_secs(4)).await;
-    }
-    assert_eq!(changes.recv().await, Some(TemplateChange::Restart));
-    assert!((15..18).contains(&before.elapsed().as_secs()), "{:?}", before.elapsed());
-    assert_eq!(setup.read("local/a"), "P=3\n");
-    assert!(changes.try_recv().is_err());
-}
-
-#[test]
-fn one_event_is_one_restart_or_all_signals_and_scripts() {
-    let of = |mode: &str, signal: &str| Template {
-        change_mode: mode.to_owned(),
-        change_signal: signal.to_owned(),
-        change_script: Some(ChangeScript { command: "/s".to_owned(), ..ChangeScript::default() }),
-        ..Template::default()
-    };
-    let (restart, hup, usr, script) =
-        (of("restart", ""), of("signal", "sighup"), of("signal", "SIGUSR1"), of("script", ""));
-    assert_eq!(told(&[&hup, &restart, &script]), [TemplateChange::Restart]);
-    assert_eq!(
-        told(&[&hup, &script, &usr, &hup]),
-        [
-            TemplateChange::Signal("SIGHUP".to_owned()),
-            TemplateChange::Signal("SIGUSR1".to_owned()),
-            TemplateChange::Script(script.change_script.clone().unwrap()),
-        ]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_task_waits_for_missing_variables_and_an_unreachable_catalog() {
-    let setup = Setup::new();
-    *setup.catalog.unreachable.lock().unwrap() = true;
-    let text = format!("{PORTS}{{{{ with nomadVar \"a/b\" }}}}{{{{ .k }}}}{{{{ end }}}}");
-    let templates = vec![template(&text, "local/a"), template("plain", "local/b")];
-    let start = setup.start(templates);
-    tokio::pin!(start);
-    tokio::time::timeout(Duration::from_secs(20), &mut start).await.map(|_| ()).unwrap_err();
-    assert_eq!(setup.read("local/b"), "plain", "what can be rendered is");
-    *setup.catalog.unreachable.lock().unwrap() = false;
-    tokio::time::timeout(Duration::from_secs(60), &mut start).await.map(|_| ()).unwrap_err();
-    setup.catalog.variables.lock().unwrap().insert("a/b".to_owned(), map(&[("k", "v")]));
-    start.await.unwrap();
-    assert_eq!(setup.read("local/a"), "v");
-    let said = setup.said.lock().unwrap().clone();
-    assert_eq!(said[0], "Missing: nomad.service(redis@default.global), nomad.var.block(a/b@default.global)");
-    assert_eq!(said.last().unwrap(), "Missing: nomad.var.block(a/b@default.global)");
-}
-
-#[tokio::test]
-async fn bad_templates_sources_and_destinations_are_fatal() {
-    let setup = Setup::new();
-    std::os::unix::fs::symlink("/tmp", setup.path("out")).unwrap();
-    let source = |path: &str| Template { source_path: path.to_owned(), ..template("", "local/a") };
-    let both = Template { source_path: "local/s".to_owned(), ..template("x", "local/a") };
-    let missing = format!(
-        "template: failed to read template: exit status 1: failed to open source file \"{}\": No such file",
-        setup.path("local/none").display()
-    );
-    for (template, expected) in [
-        (both, "template: template: cannot specify both 'source' and 'contents'"),
-        (source("../../x"), "template: template source path escapes alloc directory"),
-        (source("out/x"), "template: template source path escapes alloc directory"),
-        (source("local/none"), missing.as_str()),
-        (template("x", "../../x"), "template: template destination path escapes alloc directory"),
-        (template("x", "out/x"), "template: template destination path escapes alloc directory"),
-        (
-            template("{{ nosuch }}", "a"),
-            "Template failed: (dynamic): parse: template: :1: function \"nosuch\" not defined",
-        ),
-    ] {
-        let error = setup.start(vec![template]).await.map(|_| ()).unwrap_err();
-        assert!(error.message.starts_with(expected) && !error.recoverable, "{error} for {expected}");
-    }
-}
-
-#[tokio::test]
-async fn files_have_their_mode_and_bad_env_files_say_where() {
-    use std::os::unix::fs::PermissionsExt;
-    let setup = Setup::new();
-    std::fs::write(setup.path("local/s"), "<< env \"NOMAD_TASK_NAME\" >>{{").unwrap();
-    let sourced = Template {
-        source_path: "local/s".to_owned(),
-        left_delim: "<<".to_owned(),
-        right_delim: ">>".to_owned(),
-        perms: "600".to_owned(),
-        ..template("", "/secrets/deep/a")
-    };
-    let broken = Template { envvars: true, ..template("A=1\nnothing\n", "local/env") };
-    let (manager, _changes) = setup.start(vec![sourced, broken]).await.unwrap();
-    assert_eq!(setup.read("secrets/deep/a"), "web{{");
-    assert_eq!(setup.path("secrets/deep/a").metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(
-        manager.env().unwrap_err().message,
-        format!(
-            "Template failed to read environment variables: error parsing env template \"{}\": error on line 2: missing =",
-            setup.path("local/env").display()
-        )
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn files_that_templates_read_are_followed() {
-    let setup = Setup::new();
-    std::fs::write(setup.path("local/in"), "1").unwrap();
-    let wait = WaitConfig { min: Some(Span::ZERO), max: None };
-    let template = Template {
-        wait: Some(wait),
-        change_mode: "signal".to_owned(),
-        ..template("{{ file \"local/in\" }}", "local/out")
-    };
-    let (_manager, mut changes) = setup.start(vec![template]).await.unwrap();
-    std::fs::write(setup.path("local/in"), "2").unwrap();
-    assert_eq!(changes.recv().await, Some(TemplateChange::Signal("SIGHUP".to_owned())));
-    assert_eq!(setup.read("local/out"), "2");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_template_that_breaks_later_ends_the_task() {
-    let setup = Setup::new();
-    let text = "{{ if nomadService \"redis\" }}{{ mustEnv \"NOPE\" }}{{ end }}";
-    let (_manager, mut changes) = setup.start(vec![template(text, "local/a")]).await.unwrap();
-    setup.catalog.set("redis", vec![service("redis", "h", 1, &[])]);
-    let Some(TemplateChange::Failed(text)) = changes.recv().await else { panic!("not failed") };
-    assert!(text.starts_with("Template failed: (dynamic): execute: template: :1:"), "{text}");
-    assert_eq!(changes.recv().await, None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_resumed_task_hears_only_of_what_changed_meanwhile() {
-    let setup = Setup::new();
-    let progress: HookProgress = Arc::new(|_: &str| {});
-    let signal = Template { change_mode: "signal".to_owned(), ..template(PORTS, "local/b") };
-    for (port, expected) in [(1, None), (1, None), (2, Some(TemplateChange::Signal("SIGHUP".to_owned())))] {
-        setup.catalog.set("redis", vec![service("redis", "h", port, &[])]);
-        let templates = vec![template("same", "local/a"), signal.clone()];
-        let (_manager, mut changes) = if setup.path("local/b").exists() {
-            TemplateManager::resume(templates, setup.context.clone(), progress.clone()).await.unwrap()
-        } else {
-            setup.start(templates).await.unwrap()
-        };
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(changes.try_recv().ok(), expected, "port {port}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_catalog_that_does_not_answer_is_asked_again() {
-    let setup = Setup::new();
-    let (_manager, mut changes) = setup.start(vec![template(PORTS, "local/a")]).await.unwrap();
-    *setup.catalog.unreachable.lock().unwrap() = true;
-    setup.catalog.set("redis", vec![service("redis", "h", 1, &[])]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(changes.try_recv().is_err());
-    *setup.catalog.unreachable.lock().unwrap() = false;
-    assert_eq!(changes.recv().await, Some(TemplateChange::Restart));
-    assert_eq!(setup.read("local/a"), "P=1\n");
-}
-
-#[test]
-fn managers_can_be_shared_between_threads() {
-    fn check<T: Send + Sync>() {}
-    check::<TemplateManager>();
-    check::<crate::agent::hooks::services::ServiceManager>();
 }
