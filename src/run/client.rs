@@ -38,6 +38,7 @@ use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::config::ClientConfig;
 use crate::config::ConsulConfig;
+use crate::config::TelemetryConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -59,6 +60,7 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use super::RunError;
+use super::gauges::Publish;
 use super::hook_options;
 use super::local::Local;
 
@@ -131,11 +133,13 @@ impl Client {
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
-        let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
+        let handle =
+            Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
         let looking = look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
-        let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
+        let publish = publish(&config.telemetry);
+        let local = Arc::new(Local::new(Arc::clone(&handle), workload, alloc_root, store, keys, publish));
         let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
         Ok(Self { handle, local, drivers, _consul, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
@@ -179,6 +183,15 @@ impl Client {
     pub(super) async fn shut_down(self) {
         self.handle.shutdown().await;
         join_all(self.drivers.values().map(|driver| driver.close())).await;
+    }
+}
+
+fn publish(telemetry: &TelemetryConfig) -> Publish {
+    Publish {
+        allocations: telemetry.publish_allocation_metrics,
+        node: telemetry.publish_node_metrics,
+        metadata: telemetry.include_alloc_metadata_in_metrics,
+        metadata_keys: telemetry.allowed_metadata_keys_in_metrics.clone(),
     }
 }
 
