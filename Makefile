@@ -6,10 +6,12 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Simulation: number of seeds, or one seed to replay with SEED=n.
 SEEDS ?= 500
+# How long the parser of job files is fed with broken ones.
+MINUTES ?= 10
 # Random operations of the comparison between the two stores.
 OPS ?= 20000
 
-.PHONY: help setup build release demo test test-unit sim diff bench fmt fmt-check lint verify clean-dev
+.PHONY: help setup build release demo test test-unit sim diff fuzz bench fmt fmt-check lint verify clean-dev
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ sim: setup ## Whole-cluster simulation with SEEDS seeds (500); SEED=n replays on
 
 diff: setup ## Compare the embedded store with etcd by OPS random operations (20000)
 	HERDER_DIFF_OPS=$(OPS) $(CARGO) test --test store differential
+
+fuzz: setup ## Feed the parser of job files with mutated ones for MINUTES (10); what fails is kept in target/fuzz
+	MINUTES=$(MINUTES) $(CARGO) test --test jobspec -- --ignored --nocapture mutated_files_for_minutes
 
 bench: setup ## Measure; see docs/performance.md
 	$(CARGO) bench --bench '*'

@@ -389,6 +389,7 @@ fn dev_defaults() -> Value {
             "prometheus_metrics": true,
             "publish_allocation_metrics": true,
             "publish_node_metrics": true,
+            "include_alloc_metadata_in_metrics": true,
         },
     })
 }

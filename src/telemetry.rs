@@ -15,6 +15,9 @@ use prometheus::IntGaugeVec;
 use prometheus::Opts;
 use prometheus::Registry;
 use prometheus::TextEncoder;
+use prometheus::proto::LabelPair;
+use prometheus::proto::Metric;
+use prometheus::proto::MetricFamily;
 use prometheus::proto::MetricType;
 use serde_json::Value;
 use serde_json::json;
@@ -128,12 +131,71 @@ pub fn registry() -> &'static Registry {
     &METRICS.registry
 }
 
-/// All metrics in Prometheus' text format.
-pub fn prometheus_text() -> String {
+/// How a figure moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FigureKind {
+    Gauge,
+    /// Only ever grows.
+    Counter,
+}
+
+/// A figure that is not kept, but taken when metrics are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// With dots: `nomad.client.uptime`.
+    pub name: String,
+    pub kind: FigureKind,
+    pub value: f64,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// All metrics, and these figures, in Prometheus' text format.
+pub fn prometheus_text(figures: &[Figure]) -> String {
     let mut out = Vec::new();
+    let mut families = METRICS.registry.gather();
+    families.extend(families_of(figures));
     // Writing to memory cannot fail; a metric that cannot be encoded is left out.
-    let _ = TextEncoder::new().encode(&METRICS.registry.gather(), &mut out);
+    let _ = TextEncoder::new().encode(&families, &mut out);
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// Figures of one name belong together.
+fn families_of(figures: &[Figure]) -> Vec<MetricFamily> {
+    let mut by_name: BTreeMap<(String, bool), Vec<Metric>> = BTreeMap::new();
+    for figure in figures {
+        let labels = figure.labels.iter().map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name(plain_name(name));
+            label.set_value(value.clone());
+            label
+        });
+        let mut metric = Metric::from_label(labels.collect());
+        let is_counter = figure.kind == FigureKind::Counter;
+        if is_counter {
+            let mut counter = prometheus::proto::Counter::default();
+            counter.set_value(figure.value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = prometheus::proto::Gauge::default();
+            gauge.set_value(figure.value);
+            metric.set_gauge(gauge);
+        }
+        by_name.entry((plain_name(&figure.name), is_counter)).or_default().push(metric);
+    }
+    let families = by_name.into_iter().map(|((name, is_counter), metrics)| {
+        let mut family = MetricFamily::default();
+        family.set_help(name.clone());
+        family.set_name(name);
+        family.set_field_type(if is_counter { MetricType::COUNTER } else { MetricType::GAUGE });
+        family.set_metric(metrics);
+        family
+    });
+    families.collect()
+}
+
+/// What Prometheus allows in names.
+fn plain_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
 }
 
 /// What a cluster consists of, by status.
@@ -195,9 +257,17 @@ static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
     }
 });
 
-/// All metrics in the form of Nomad's JSON. Every entry has a `host` label.
-pub fn json_summary(now: Time, host: &str) -> Value {
+/// All metrics, and these figures, in the form of Nomad's JSON. Every entry has a `host` label.
+pub fn json_summary(now: Time, host: &str, figures: &[Figure]) -> Value {
     let (mut gauges, mut counters, mut samples) = (Vec::new(), Vec::new(), Vec::new());
+    for Figure { name, kind, value, labels } in figures {
+        let mut all: BTreeMap<&str, &str> = BTreeMap::from([("host", host)]);
+        all.extend(labels.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        match kind {
+            FigureKind::Gauge => gauges.push(json!({"Name": name, "Value": value, "Labels": all})),
+            FigureKind::Counter => counters.push(sample(name, *value as u64, *value, &all)),
+        }
+    }
     for family in METRICS.registry.gather() {
         for metric in family.get_metric() {
             let mut labels: BTreeMap<&str, &str> = BTreeMap::from([("host", host)]);

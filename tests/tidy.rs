@@ -431,7 +431,7 @@ fn links_of_documents_lead_somewhere() {
 
 #[test]
 fn every_example_is_a_valid_job() {
-    let examples = files(&["examples"], &[".nomad.hcl", ".nomad", ".json"]);
+    let examples = files(&["examples"], &[".nomad.hcl", ".nomad", ".json", ".yaml"]);
     assert!(examples.len() > 3, "the examples are in examples/");
     for example in examples {
         let source = jobspec::Source { name: &example.path, text: &example.text };

@@ -19,6 +19,7 @@ pub mod fingerprint;
 pub mod gc;
 pub mod health;
 pub mod hooks;
+pub mod host_usage;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
@@ -36,6 +37,7 @@ pub mod surroundings;
 pub mod task;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 pub mod users;
 pub mod volumes;
 pub mod workload;

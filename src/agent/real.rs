@@ -14,7 +14,6 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
-use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,13 +33,10 @@ use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
 use crate::agent::migration;
 use crate::agent::network;
-use crate::agent::task::TaskRequest;
 use crate::agent::workload::Workload;
 use crate::agent::workload::WorkloadContext;
 use crate::drivers::DriverError;
-use crate::drivers::TaskStats;
 use crate::model::allocation::Allocation;
-use crate::model::allocation::TaskRunState;
 use crate::model::id::AllocId;
 use crate::model::job::Job;
 use crate::model::service::CheckResult;
@@ -64,14 +60,30 @@ pub enum RequestError {
     UnknownTask(String),
     #[error("Task not running")]
     NotRunning,
+    #[error("unknown task name {0:?}")]
+    NoSuchTask(String),
+    #[error("task {0:?} not started yet.")]
+    NotStarted(String),
+    #[error("task {0:?} is not running.")]
+    Ended(String),
     #[error("restart of an alloc that should not run")]
     NotWanted,
-    #[error("1 error occurred:\n\t* Failed to signal task: {task}, err: {cause}\n\n")]
-    Signal { task: String, cause: String },
+    #[error("Task not found")]
+    TaskNotFound,
+    /// One sentence for each task that was not reached.
+    #[error("{}", several(.0))]
+    Signal(Vec<String>),
     #[error("No such allocation on client, or allocation not eligible for GC")]
     NotEnded,
     #[error(transparent)]
     Driver(#[from] DriverError),
+}
+
+/// Several errors in the form that Nomad's clients know.
+fn several(errors: &[String]) -> String {
+    let count = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
+    let lines: String = errors.iter().map(|error| format!("\t* {error}\n")).collect();
+    format!("{count} occurred:\n{lines}\n")
 }
 
 /// One known allocation.
@@ -374,85 +386,6 @@ impl RealWorkload {
         Ok(services.values().flat_map(|services| services.results()).collect())
     }
 
-    /// Restarts one task, or all running ones.
-    ///
-    /// # Errors
-    /// When there is nothing to restart.
-    pub fn restart(&self, alloc: AllocId, task: Option<&str>) -> Result<(), RequestError> {
-        let table = self.slots.table.lock();
-        let slot = table.get(&alloc).ok_or(RequestError::UnknownAllocation)?;
-        if slot.orders.borrow().stop {
-            return Err(RequestError::NotWanted);
-        }
-        let record = slot.shared.record.lock();
-        let running =
-            |name: &str| record.tasks.get(name).is_some_and(|task| task.state.state == TaskRunState::Running);
-        match task {
-            Some(name) if !record.tasks.contains_key(name) => {
-                return Err(RequestError::UnknownTask(name.to_owned()));
-            }
-            Some(name) if !running(name) => return Err(RequestError::NotRunning),
-            None if !record.tasks.keys().any(|name| running(name)) => return Err(RequestError::NotRunning),
-            _ => {}
-        }
-        let request =
-            TaskRequest::Restart { reason: "User requested task to restart".to_owned(), counted: false };
-        let request = AllocRequest { task: task.map(str::to_owned), request };
-        slot.requests.try_send(request).map_err(|_| RequestError::NotRunning)
-    }
-
-    /// Sends a signal to one task, or to all.
-    ///
-    /// # Errors
-    /// When a task does not run or its driver cannot send signals.
-    pub async fn signal(&self, alloc: AllocId, task: Option<&str>, signal: &str) -> Result<(), RequestError> {
-        let shared = self.shared(alloc)?;
-        let names: Vec<String> = shared.record.lock().tasks.keys().cloned().collect();
-        let chosen: Vec<String> = match task {
-            Some(name) if !names.iter().any(|known| known == name) => {
-                return Err(RequestError::UnknownTask(name.to_owned()));
-            }
-            Some(name) => vec![name.to_owned()],
-            None => names,
-        };
-        for task in chosen {
-            let failed = |cause: String| RequestError::Signal { task: task.clone(), cause };
-            if shared.handle(&task).is_none() {
-                return Err(failed("Task not running".to_owned()));
-            }
-            let (reply, answer) = oneshot::channel();
-            let request = TaskRequest::Signal { signal: signal.to_owned(), reply };
-            let request = AllocRequest { task: Some(task.clone()), request };
-            let requests = self.slots.table.lock().get(&alloc).map(|slot| slot.requests.clone());
-            let requests = requests.ok_or(RequestError::UnknownAllocation)?;
-            requests.try_send(request).map_err(|_| failed("Task not running".to_owned()))?;
-            match answer.await {
-                Ok(Ok(())) => {}
-                Ok(Err(DriverError::NotFound)) | Err(_) => return Err(failed("Task not running".to_owned())),
-                Ok(Err(error)) => return Err(failed(error.to_string())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Resource use of running tasks, by name.
-    ///
-    /// # Errors
-    /// When the allocation is not known here.
-    pub async fn stats(&self, alloc: AllocId) -> Result<BTreeMap<String, TaskStats>, RequestError> {
-        let shared = self.shared(alloc)?;
-        let names: Vec<String> = shared.record.lock().tasks.keys().cloned().collect();
-        let mut all = BTreeMap::new();
-        for name in names {
-            let Some(handle) = shared.handle(&name) else { continue };
-            let Some(driver) = self.config.drivers.get(handle.driver.as_str()) else { continue };
-            if let Ok(stats) = driver.stats(&handle).await {
-                all.insert(name, stats);
-            }
-        }
-        Ok(all)
-    }
-
     /// Runs a command in a task.
     ///
     /// # Errors
@@ -614,5 +547,8 @@ impl Workload for RealWorkload {
     }
 }
 
+mod exec;
+mod orders;
+mod stats;
 #[cfg(test)]
 mod tests;

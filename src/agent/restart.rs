@@ -133,6 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn attempts_n_allow_n_restarts_and_a_delay_grows_by_up_to_a_quarter() {
+        let mut count = RestartCount::default();
+        let mut at = |secs, dice| {
+            decide(&policy(2, "fail"), OnSuccess::Restart, &mut count, FAILED, Time::from_secs(secs), dice)
+        };
+        let restart = |after| Verdict::Restart { after, reason: WITHIN_POLICY.into() };
+        assert_eq!(at(100, 0.0), restart(Span::from_secs(10)));
+        assert_eq!(at(101, 1.0), restart(Span::from_millis(12_500)));
+        assert!(matches!(at(102, 0.0), Verdict::Fail { .. }));
+    }
+
+    #[test]
     fn attempts_are_counted_per_fixed_window() {
         let mut count = RestartCount::default();
         let mut at = |secs, mode| {

@@ -8,10 +8,14 @@ use futures::stream::BoxStream;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
+use crate::model::exec::ExecInput;
+use crate::model::exec::ExecOutput;
 use crate::model::id::AllocId;
 use crate::model::id::NodeId;
 use crate::model::time::Time;
+use crate::telemetry::Figure;
 
 /// Why the agent did not do what was asked. Every variant carries the text of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +111,14 @@ pub enum RestartTasks {
     One(String),
 }
 
+/// A command that runs in a task. It is ended when the output is dropped before its exit was told.
+#[derive(Debug)]
+pub struct ExecSession {
+    pub input: mpsc::Sender<ExecInput>,
+    /// Ends with [`ExecOutput::Exited`], or without it if the command was lost.
+    pub output: mpsc::Receiver<ExecOutput>,
+}
+
 /// The node agent of this process. Paths are below the allocation's directory; leaving it is an error.
 #[async_trait]
 pub trait LocalAgent: Send + Sync + 'static {
@@ -146,11 +158,23 @@ pub trait LocalAgent: Send + Sync + 'static {
         at: Position,
     ) -> Result<Frames, LocalError>;
 
+    /// Runs a command in a task with somebody at the other end.
+    async fn exec(
+        &self,
+        alloc: AllocId,
+        task: &str,
+        command: &[String],
+        tty: bool,
+    ) -> Result<ExecSession, LocalError>;
+
     /// Nomad's `AllocResourceUsage`, of one task or of all.
     async fn alloc_stats(&self, alloc: AllocId, task: Option<&str>) -> Result<Value, LocalError>;
 
     /// Nomad's `HostStats`.
     async fn host_stats(&self) -> Result<Value, LocalError>;
+
+    /// What metrics say about this node and its tasks.
+    async fn figures(&self) -> Vec<Figure>;
 
     /// Restarts tasks of an allocation.
     async fn restart(&self, alloc: AllocId, tasks: RestartTasks) -> Result<(), LocalError>;

@@ -14,7 +14,9 @@ mod call;
 mod changes;
 pub mod dice;
 pub mod error;
+pub mod exec;
 mod filter;
+pub mod forward;
 pub mod intent;
 mod latest;
 pub mod local;
@@ -23,6 +25,7 @@ mod read;
 mod reply;
 mod routes;
 pub mod server;
+pub mod socket;
 pub mod views;
 
 use std::panic::AssertUnwindSafe;
@@ -40,6 +43,7 @@ use self::call::Call;
 use self::changes::Changes;
 use self::dice::Dice;
 use self::error::ApiError;
+use self::forward::ServerDirectory;
 use self::latest::Latest;
 use self::local::LocalAgent;
 pub use self::reply::Body;
@@ -70,6 +74,8 @@ pub struct ApiContext {
     pub agent: AgentInfo,
     /// The node agent of this process, if it runs one.
     pub local: Option<Arc<dyn LocalAgent>>,
+    /// Given to an agent that is no server: what it cannot answer itself goes to one of these.
+    pub servers: Option<Arc<dyn ServerDirectory>>,
     /// Answers `job plan`.
     pub planner: Arc<dyn DryRun>,
     pub config: ApiConfig,
@@ -101,11 +107,13 @@ pub struct ApiConfig {
     pub request_bytes: usize,
     /// Bytes of a job's source text; larger ones are not kept.
     pub source_bytes: usize,
+    /// Metrics are also given in Prometheus' format.
+    pub prometheus: bool,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { job_tracked_versions: 6, request_bytes: 32 << 20, source_bytes: 1_000_000 }
+        Self { job_tracked_versions: 6, request_bytes: 32 << 20, source_bytes: 1_000_000, prometheus: true }
     }
 }
 

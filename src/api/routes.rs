@@ -9,6 +9,7 @@ use super::Api;
 use super::act;
 use super::call::Call;
 use super::error::ApiError;
+use super::forward;
 use super::read;
 use super::read::Find;
 use super::read::IndexOf;
@@ -116,7 +117,7 @@ static ROUTES: &[Route] = &[
     act!(Write "job/*/dispatch/payload" act::jobs::dispatch_payload),
     act!(Write "job/*/revert" act::jobs::revert),
     act!(Write "job/*/stable" act::jobs::stable),
-    missing("job/*/action"),
+    act!(Get "job/*/action" client::needs_websocket),
     read("job/*", jobs::job_index, jobs::get),
     act!(Write "job/*" act::jobs::register),
     act!(Delete "job/*" act::jobs::deregister),
@@ -144,9 +145,9 @@ static ROUTES: &[Route] = &[
     act!(Write "client/allocation/:id/restart" client::restart),
     act!(Write "client/allocation/:id/signal" client::signal),
     act!(Any "client/allocation/:id/gc" client::collect_alloc),
-    missing("client/allocation/:id/exec"),
-    missing("client/allocation/:id/pause"),
     act!(Any "client/allocation/:id/snapshot" client::snapshot),
+    act!(Any "client/allocation/:id/exec" client::needs_websocket),
+    act!(Any "client/allocation/:id/pause" client::pause),
     act!(Any "client/fs/ls/:id" client::list_files),
     act!(Any "client/fs/stat/:id" client::stat_file),
     act!(Any "client/fs/cat/:id" client::cat_file),
@@ -243,6 +244,9 @@ pub(super) async fn dispatch(api: &Api, mut call: Call) -> Reply {
             call.captures = captures;
             let answered = match check_region(api, &call) {
                 Err(error) => Err(error),
+                Ok(()) if api.context.servers.is_some() && !is_for_any_agent(route) => {
+                    forward::to_server(api, &call).await
+                }
                 Ok(()) => match route.action {
                     Action::Read(index_of, find) => read::answer(api, &call, index_of, find).await,
                     Action::Act(act) => act(api, &call).await,
@@ -252,6 +256,14 @@ pub(super) async fn dispatch(api: &Api, mut call: Call) -> Reply {
             answered.unwrap_or_else(|error| reply::refusal(&error))
         }
     }
+}
+
+/// What an agent answers about itself and its node, whether it is a server or not.
+fn is_for_any_agent(route: &Route) -> bool {
+    const OWN: &[&str] = &["agent/self", "agent/health", "agent/servers", "metrics", "regions"];
+    const OF_SERVERS: &[&str] = &["client/metadata", "client/allocation/:id/checks"];
+    OWN.contains(&route.pattern)
+        || route.pattern.starts_with("client/") && !OF_SERVERS.contains(&route.pattern)
 }
 
 /// A request for another region cannot be answered here.

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::FutureExt;
+use futures::SinkExt;
 use futures::Stream;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -31,17 +32,26 @@ use tokio_stream::wrappers::ReceiverStream;
 use warp::Filter;
 use warp::Reply as _;
 use warp::filters::path::FullPath;
+use warp::ws::Message;
 
 use super::Api;
 use super::Body;
+use super::exec;
+use super::exec::Upgrade;
 use super::reply;
 use super::reply::Reply;
+use super::socket::FRAMES_AHEAD;
+use super::socket::Socket;
+use super::socket::SocketFrame;
 
 /// Requests in flight have this long to end once the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Pieces of a stream that may wait for a slow reader.
 const PIECES_AHEAD: usize = 4;
+
+/// The close code of a peer that ends without giving one.
+const NO_STATUS: u16 = 1005;
 
 /// Smaller answers are sent as they are.
 const GZIP_FROM_BYTES: usize = 1024;
@@ -50,6 +60,7 @@ const GZIP_FROM_BYTES: usize = 1024;
 pub async fn serve(api: Arc<Api>, listener: TcpListener, stop: impl Future<Output = ()> + Send + 'static) {
     let stopping = api.stopping.clone();
     let drained = api.stopping.clone();
+    let sockets = sockets(Arc::clone(&api));
     let service = {
         let api = Arc::clone(&api);
         warp::any()
@@ -67,7 +78,7 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, stop: impl Future<Outpu
         stop.await;
         stopping.cancel();
     };
-    let serving = warp::serve(service).incoming(listener).graceful(graceful).run();
+    let serving = warp::serve(sockets.or(service).unify()).incoming(listener).graceful(graceful).run();
     tokio::select! {
         () = serving => {}
         () = async {
@@ -75,6 +86,62 @@ pub async fn serve(api: Arc<Api>, listener: TcpListener, stop: impl Future<Outpu
             tokio::time::sleep(DRAIN_MAX).await;
         } => tracing::warn!("requests were still running {DRAIN_MAX:?} after the server stopped"),
     }
+}
+
+/// Requests that become websockets. Without the headers for that they are requests like any other.
+fn sockets(
+    api: Arc<Api>,
+) -> impl Filter<Extract = (warp::reply::Response,), Error = warp::Rejection> + Clone + Send + Sync + 'static
+{
+    warp::path::full()
+        .and_then(|path: FullPath| async move {
+            if exec::is_socket_path(path.as_str()) { Ok(path) } else { Err(warp::reject::not_found()) }
+        })
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(warp::header::headers_cloned())
+        .and(warp::ws())
+        .map(move |path: FullPath, query: String, headers: HeaderMap, ws: warp::ws::Ws| {
+            let request = Request::builder().uri(format!("{}?{query}", path.as_str())).body(Bytes::new());
+            let checked = match request {
+                Err(error) => Err(reply::full(StatusCode::BAD_REQUEST, reply::TEXT, error.to_string())),
+                Ok(mut request) => {
+                    *request.headers_mut() = headers;
+                    Upgrade::check(&api, request)
+                }
+            };
+            match checked {
+                Err(reply) => into_warp(reply, false),
+                Ok(upgrade) => ws.on_upgrade(|socket| upgrade.serve(adapt(socket))).into_response(),
+            }
+        })
+}
+
+/// A websocket of warp as the API wants it.
+fn adapt(socket: warp::ws::WebSocket) -> Socket {
+    let (mut to, from) = socket.split();
+    let incoming = from.filter_map(|message| async move {
+        let message = message.ok()?;
+        if message.is_close() {
+            let (code, reason) = message.close_frame().unwrap_or((NO_STATUS, ""));
+            return Some(SocketFrame::Close { code, reason: reason.to_owned() });
+        }
+        message.to_str().ok().map(|text| SocketFrame::Text(text.to_owned()))
+    });
+    let (outgoing, mut frames) = mpsc::channel(FRAMES_AHEAD);
+    tokio::spawn(async move {
+        while let Some(frame) = frames.recv().await {
+            let message = match frame {
+                SocketFrame::Text(text) => Message::text(text),
+                SocketFrame::Close { code, reason } => Message::close_with(code, reason),
+            };
+            if to.send(message).await.is_err() {
+                return;
+            }
+        }
+        // A peer that is gone already does not need to be told.
+        let _ = to.close().await;
+    });
+    Socket { incoming: incoming.boxed(), outgoing }
 }
 
 async fn answer(

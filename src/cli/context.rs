@@ -1,6 +1,7 @@
 //! What a command works with, and how it fails.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -8,6 +9,8 @@ use super::Connect;
 use super::general::General;
 use super::output::Output;
 use crate::client::Client;
+use crate::client::ClientError;
+use crate::client::HttpOptions;
 use crate::client::HttpTransport;
 use crate::client::Transport;
 use crate::clock::Clock;
@@ -93,6 +96,23 @@ impl Context {
             Arc::new(HttpTransport::new(&self.general.http_options()).map_err(|why| failed(&why))?)
         };
         Ok(Client::new(transport, self.general.scope()))
+    }
+
+    /// A client for another agent, with the same credentials. It gives up after `patience` without a connection.
+    ///
+    /// # Errors
+    /// When the flags make no sense.
+    pub fn client_at(
+        &self,
+        client: &Client,
+        address: &str,
+        patience: Duration,
+    ) -> Result<Client, ClientError> {
+        let given = self.general.http_options();
+        let scheme = given.address.split_once("://").map_or("http", |(scheme, _)| scheme);
+        let address = format!("{scheme}://{address}");
+        let options = HttpOptions { address, connect_timeout: Some(patience), ..given };
+        Ok(client.over(Arc::new(HttpTransport::new(&options)?)))
     }
 
     /// Now.

@@ -101,6 +101,7 @@ impl General {
             client_key: path(&self.client_key, "CLIENT_KEY"),
             tls_server_name: self.tls_server_name.clone().or_else(|| environment("TLS_SERVER_NAME")),
             tls_skip_verify: self.tls_skip_verify || skip,
+            connect_timeout: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! `operator api`
+//! `operator api`, `operator metrics`
 
 use bytes::Bytes;
 use http::Method;
@@ -137,5 +137,39 @@ impl Api {
         }
         parts.push(format!("{}{path}", client.address()));
         parts.join(" \\\n  ")
+    }
+}
+
+/// Shows the metrics of an agent.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Metrics {
+    /// The format: prometheus, or JSON by default.
+    #[arg(long, value_name = "format")]
+    format: Option<String>,
+    /// Indent the JSON.
+    #[arg(long)]
+    pretty: bool,
+    /// JSON, as by default.
+    #[arg(long)]
+    json: bool,
+    #[arg(hide = true)]
+    args: Vec<String>,
+}
+
+impl Run for Metrics {
+    async fn run(self, context: &Context) -> Outcome {
+        Context::expect_args(&self.args, 0, "")?;
+        let mut query = Vec::new();
+        if self.pretty {
+            query.push(("pretty", "true"));
+        }
+        if let Some(format) = self.format.as_deref().filter(|_| !self.json) {
+            query.push(("format", format));
+        }
+        let failed = |why: crate::client::ClientError| format!("Error getting metrics: {why}");
+        let body = context.client().await?.stream("/v1/metrics", &query).await.map_err(failed)?;
+        let text = body.collect().await.map_err(failed)?;
+        context.out.line(String::from_utf8_lossy(&text).trim_end());
+        Ok(0)
     }
 }

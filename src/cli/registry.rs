@@ -14,6 +14,7 @@ use super::context::Context;
 use super::context::Outcome;
 use super::deployment;
 use super::eval;
+use super::fmt;
 use super::general::General;
 use super::job;
 use super::misc;
@@ -84,6 +85,12 @@ impl Spec {
         self
     }
 
+    /// Everything behind this many positional arguments is taken as it is.
+    const fn stops_after(mut self, count: usize) -> Self {
+        self.stop_after = Some(count);
+        self
+    }
+
     const fn hint(mut self, canonical: &'static str) -> Self {
         self.canonical = canonical;
         self
@@ -137,6 +144,14 @@ const ALLOC_FS: Spec = Spec::new::<alloc::fs::AllocFs>(
     "[options] <allocation> [<path>]",
     "Inspect the contents of an allocation directory",
 );
+const ALLOC_EXEC: Spec = Spec::new::<alloc::exec::AllocExec>(
+    "alloc exec",
+    "[options] <allocation> <command> [<args>...]",
+    "Execute commands in task",
+)
+.stops_after(1);
+const JOB_ACTION: Spec =
+    Spec::new::<job::action::JobAction>("job action", "[options] <action>", "Run a pre-defined job action");
 const EVAL_STATUS: Spec = Spec::new::<eval::EvalStatus>(
     "eval status",
     "[options] <evaluation>",
@@ -162,6 +177,7 @@ const SERVER_MEMBERS: Spec = Spec::new::<server::ServerMembers>(
 pub static SPECS: &[Spec] = &[
     Spec::new::<agent::Agent>("agent", "[options]", "Runs an agent"),
     Spec::new::<misc::Version>("version", "", "Prints the version"),
+    Spec::new::<fmt::Fmt>("fmt", "[options] [path ...]", "Rewrites job files in canonical layout"),
     RUN,
     RUN.alias("run").shown(),
     PLAN,
@@ -198,6 +214,20 @@ pub static SPECS: &[Spec] = &[
     Spec::new::<job::actions::PromoteJob>("job promote", JOB, "Promote a job's canaries"),
     ALLOC_STATUS,
     ALLOC_STATUS.alias("alloc-status").hint("alloc status"),
+    JOB_ACTION,
+    JOB_ACTION.alias("action"),
+    ALLOC_EXEC,
+    ALLOC_EXEC.alias("exec"),
+    Spec::new::<alloc::pause::PauseAlloc>(
+        "alloc pause",
+        "[options] <allocation> <task>",
+        "Pause or resume a task (Nomad Enterprise)",
+    ),
+    Spec::new::<alloc::checks::AllocChecks>(
+        "alloc checks",
+        ALLOC,
+        "Outputs service health check status information",
+    ),
     ALLOC_LOGS,
     ALLOC_LOGS.alias("logs"),
     ALLOC_FS,
@@ -272,6 +302,7 @@ pub static SPECS: &[Spec] = &[
     ),
     Spec::new::<misc::SystemGc>("system gc", "[options]", "Run the system garbage collection process"),
     Spec::new::<operator::Api>("operator api", "[options] <path>", "Query the HTTP API"),
+    Spec::new::<operator::Metrics>("operator metrics", "[options]", "Retrieve Nomad metrics"),
     Spec::new::<misc::Ui>("ui", "[options] [<identifier>]", "Show the address of the web UI"),
 ];
 

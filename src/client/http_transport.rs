@@ -13,10 +13,13 @@ use futures::TryStreamExt;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::StatusCode;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use url::Url;
 
 use super::Body;
 use super::ClientError;
+use super::Socket;
 use super::Transport;
 
 /// How long to wait for a connection.
@@ -34,6 +37,8 @@ pub struct HttpOptions {
     /// The name that the server's certificate must bear, where it is not the host's.
     pub tls_server_name: Option<String>,
     pub tls_skip_verify: bool,
+    /// How long to wait for a connection, instead of ten seconds.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// The API of an agent at some address.
@@ -43,6 +48,7 @@ pub struct HttpTransport {
     /// Where requests go: as `address`, save for the host where another TLS name is asked for.
     target: String,
     client: reqwest::Client,
+    options: HttpOptions,
 }
 
 impl HttpTransport {
@@ -52,11 +58,22 @@ impl HttpTransport {
     /// When the address is not a URL, or a certificate cannot be read.
     pub fn new(options: &HttpOptions) -> Result<Self, ClientError> {
         let address = options.address.trim_end_matches('/').to_owned();
-        let mut url = Url::parse(&address)
+        let (client, target) = Self::build(options, &address, |builder| builder)?;
+        Ok(Self { address, target, client, options: options.clone() })
+    }
+
+    /// The client, and where its requests go.
+    fn build(
+        options: &HttpOptions,
+        address: &str,
+        change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<(reqwest::Client, String), ClientError> {
+        let mut url = Url::parse(address)
             .map_err(|why| ClientError::Setup(format!("invalid address '{address}': {why}")))?;
         // Fails only if another part of the program installed one, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy();
+        let patience = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let mut builder = change(reqwest::Client::builder().connect_timeout(patience).no_proxy());
         if url.scheme() == "https" {
             builder = trust(builder, options)?;
             if let Some(name) = &options.tls_server_name {
@@ -64,8 +81,7 @@ impl HttpTransport {
             }
         }
         let client = builder.build().map_err(|why| ClientError::Setup(innermost(&why)))?;
-        let target = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { address, target, client })
+        Ok((client, url.as_str().trim_end_matches('/').to_owned()))
     }
 }
 
@@ -102,6 +118,35 @@ impl Transport for HttpTransport {
         response
             .body(Body::from_stream(pieces))
             .map_err(|why| ClientError::Setup(format!("answer of {path} cannot be read: {why}")))
+    }
+
+    async fn socket(&self, request: Request<Bytes>) -> Result<Socket, ClientError> {
+        let (head, _) = request.into_parts();
+        let path = head.uri.to_string();
+        // Only the first version of HTTP can be upgraded.
+        let (client, target) = Self::build(&self.options, &self.address, reqwest::ClientBuilder::http1_only)?;
+        let failure = |why: &(dyn Error + 'static)| ClientError::Transport {
+            verb: "Get".to_owned(),
+            url: format!("{}{path}", self.address),
+            why: describe(why, &self.address),
+        };
+        let sent = client
+            .get(format!("{target}{path}"))
+            .headers(head.headers)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", generate_key())
+            .send()
+            .await;
+        let answer = sent.map_err(|why| failure(&why))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let code = answer.status().as_u16();
+            let body = answer.text().await.map_err(|why| failure(&why))?;
+            return Err(ClientError::Status { code, body: body.trim().to_owned() });
+        }
+        let connection = answer.upgrade().await.map_err(|why| failure(&why))?;
+        Ok(Socket::over(connection).await)
     }
 
     fn address(&self) -> &str {

@@ -2,6 +2,7 @@
 
 mod frames;
 mod http_transport;
+mod socket;
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,6 +25,8 @@ pub use self::frames::Frame;
 pub use self::frames::FrameDecoder;
 pub use self::http_transport::HttpOptions;
 pub use self::http_transport::HttpTransport;
+pub use self::socket::Socket;
+pub use self::socket::SocketMessage;
 
 /// The largest answer that is read into memory as a whole, in bytes.
 const MAX_ANSWER: usize = 1 << 30;
@@ -102,6 +105,12 @@ pub trait Transport: Send + Sync {
     /// Sends the request and gives the answer, whatever its status.
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, ClientError>;
 
+    /// Sends a request that becomes a websocket.
+    async fn socket(&self, request: Request<Bytes>) -> Result<Socket, ClientError> {
+        let why = format!("{} needs the address of an agent", request.uri().path());
+        Err(ClientError::Setup(why))
+    }
+
     /// The address for messages and for the web interface, such as `http://127.0.0.1:4646`.
     fn address(&self) -> &str;
 }
@@ -176,6 +185,21 @@ impl Client {
             other.scope.region = Some(region.to_owned());
         }
         other
+    }
+
+    /// The same client at another place.
+    #[must_use]
+    pub fn over(&self, transport: Arc<dyn Transport>) -> Self {
+        Self { transport, scope: self.scope.clone() }
+    }
+
+    /// Opens a websocket.
+    ///
+    /// # Errors
+    /// When there is no answer or a refusal.
+    pub async fn socket(&self, path: &str, query: Query<'_>) -> Result<Socket, ClientError> {
+        let request = self.request(Method::GET, path, query, Bytes::new(), &[])?;
+        self.transport.socket(request).await
     }
 
     /// Reads an object or a list.

@@ -394,6 +394,9 @@ pub struct TelemetryConfig {
     pub publish_allocation_metrics: bool,
     pub publish_node_metrics: bool,
     pub prometheus_metrics: bool,
+    pub include_alloc_metadata_in_metrics: bool,
+    #[serde(deserialize_with = "null_list")]
+    pub allowed_metadata_keys_in_metrics: Vec<String>,
 }
 
 impl Default for TelemetryConfig {
@@ -404,6 +407,8 @@ impl Default for TelemetryConfig {
             publish_allocation_metrics: false,
             publish_node_metrics: false,
             prometheus_metrics: false,
+            include_alloc_metadata_in_metrics: false,
+            allowed_metadata_keys_in_metrics: Vec::new(),
         }
     }
 }

@@ -293,20 +293,19 @@ impl TaskCgroups {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// Present use.
+    /// Present use, of all processes together.
     pub fn stats(&self) -> TaskStats {
         let read = |controller: &str, file: &str| {
             let dir = self.dirs.get(controller)?;
             fs::read_to_string(dir.join(file)).ok()
         };
-        let field = |text: String, name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        let mut stats = if self.dirs.contains_key("unified") {
+            stats_v2(|file| read("unified", file))
+        } else {
+            stats_v1(read)
         };
-        let cpu = read("cpuacct", "cpuacct.usage").and_then(|text| text.trim().parse().ok());
-        let cpu = cpu.or_else(|| Some(field(read("unified", "cpu.stat")?, "usage_usec ")? * 1000));
-        let rss = read("memory", "memory.stat").and_then(|text| field(text, "rss "));
-        let rss = rss.or_else(|| field(read("unified", "memory.stat")?, "anon "));
-        TaskStats { cpu_time_ns: cpu.unwrap_or(0), rss_bytes: rss.unwrap_or(0), pids: self.pids() }
+        stats.pids = self.pids();
+        stats
     }
 
     /// Removes empty groups, waiting a little for the kernel. Blocks up to half a second per group.
@@ -332,6 +331,59 @@ impl TaskCgroups {
             }
         }
         Ok(())
+    }
+}
+
+fn number(text: String) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// The value of a line `name value`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn stats_v1(read: impl Fn(&str, &str) -> Option<String>) -> TaskStats {
+    let memory = |file: &str| read("memory", file).and_then(number);
+    let time = |file: &str| read("cpuacct", file).and_then(number);
+    let details = read("memory", "memory.stat").unwrap_or_default();
+    let throttling = read("cpu", "cpu.stat").unwrap_or_default();
+    TaskStats {
+        cpu_time_ns: time("cpuacct.usage").unwrap_or(0),
+        user_ns: time("cpuacct.usage_user"),
+        system_ns: time("cpuacct.usage_sys"),
+        throttled_periods: field(&throttling, "nr_throttled"),
+        throttled_ns: field(&throttling, "throttled_time"),
+        rss_bytes: field(&details, "rss").unwrap_or(0),
+        cache_bytes: field(&details, "cache"),
+        // Counted only where the kernel counts swap per group.
+        swap_bytes: field(&details, "swap"),
+        usage_bytes: memory("memory.usage_in_bytes"),
+        max_usage_bytes: memory("memory.max_usage_in_bytes"),
+        kernel_bytes: memory("memory.kmem.usage_in_bytes"),
+        max_kernel_bytes: memory("memory.kmem.max_usage_in_bytes"),
+        ..TaskStats::default()
+    }
+}
+
+fn stats_v2(read: impl Fn(&str) -> Option<String>) -> TaskStats {
+    let memory = |file: &str| read(file).and_then(number);
+    let cpu = read("cpu.stat").unwrap_or_default();
+    let nanos = |name: &str| field(&cpu, name).map(|micros| micros * 1000);
+    let details = read("memory.stat").unwrap_or_default();
+    TaskStats {
+        cpu_time_ns: nanos("usage_usec").unwrap_or(0),
+        user_ns: nanos("user_usec"),
+        system_ns: nanos("system_usec"),
+        throttled_periods: field(&cpu, "nr_throttled"),
+        throttled_ns: nanos("throttled_usec"),
+        rss_bytes: field(&details, "anon").unwrap_or(0),
+        cache_bytes: field(&details, "file"),
+        swap_bytes: memory("memory.swap.current"),
+        usage_bytes: memory("memory.current"),
+        max_usage_bytes: memory("memory.peak"),
+        kernel_bytes: field(&details, "kernel"),
+        ..TaskStats::default()
     }
 }
 
@@ -427,6 +479,46 @@ mod tests {
         let text = plan.create().expect_err("there are no control files").to_string();
         assert!(text.contains("memory.max"), "{text}");
         assert!(!dir.path().join("nomad.slice/a.web.scope/memory.max").exists());
+    }
+
+    #[test]
+    fn both_versions_are_counted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).expect("a file");
+        let group = |names: &[&str]| TaskCgroups {
+            dirs: names.iter().map(|name| ((*name).to_owned(), dir.path().to_owned())).collect(),
+            limits: Vec::new(),
+        };
+        write("cgroup.procs", "7\n0\n");
+        write("cpuacct.usage", "3000\n");
+        write("cpuacct.usage_user", "2000\n");
+        write("cpuacct.usage_sys", "1000\n");
+        write("cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 55\n");
+        write("memory.stat", "cache 10\nrss 20\nrss_huge 99\n");
+        write("memory.usage_in_bytes", "40\n");
+        write("memory.max_usage_in_bytes", "80\n");
+        let stats = group(&["cpu", "cpuacct", "memory"]).stats();
+        assert_eq!((stats.cpu_time_ns, stats.user_ns, stats.system_ns), (3000, Some(2000), Some(1000)));
+        assert_eq!((stats.throttled_periods, stats.throttled_ns), (Some(4), Some(55)));
+        assert_eq!((stats.rss_bytes, stats.cache_bytes, stats.swap_bytes), (20, Some(10), None));
+        assert_eq!(
+            (stats.usage_bytes, stats.max_usage_bytes, stats.kernel_bytes),
+            (Some(40), Some(80), None)
+        );
+        assert_eq!(stats.pids, [7]);
+        write("cpu.stat", "usage_usec 3\nuser_usec 2\nsystem_usec 1\nnr_throttled 5\nthrottled_usec 6\n");
+        write("memory.stat", "anon 20\nfile 10\nkernel 3\n");
+        write("memory.current", "41\n");
+        write("memory.peak", "81\n");
+        write("memory.swap.current", "0\n");
+        let stats = group(&["unified"]).stats();
+        assert_eq!((stats.cpu_time_ns, stats.user_ns, stats.system_ns), (3000, Some(2000), Some(1000)));
+        assert_eq!((stats.throttled_periods, stats.throttled_ns), (Some(5), Some(6000)));
+        assert_eq!((stats.rss_bytes, stats.cache_bytes, stats.swap_bytes), (20, Some(10), Some(0)));
+        assert_eq!(
+            (stats.usage_bytes, stats.max_usage_bytes, stats.kernel_bytes),
+            (Some(41), Some(81), Some(3))
+        );
     }
 
     #[test]

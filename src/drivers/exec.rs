@@ -33,6 +33,8 @@ use super::options::Options;
 use super::options::opt;
 use super::options::required;
 use super::refuse;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 use super::supervisor::spec::Bind;
 use super::supervisor::spec::Capabilities;
 use super::supervisor::spec::CommandSpec;
@@ -286,5 +288,9 @@ impl Driver for Exec {
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError> {
         self.isolated.executor.exec(handle, command, timeout).await
+    }
+
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        self.isolated.executor.session(handle, request).await
     }
 }

@@ -20,8 +20,9 @@ use super::TaskStats;
 use super::cgroup;
 use super::cgroup::Hierarchy;
 use super::logs::LogFiles;
-use super::process::Process;
 use super::process::parse_signal;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 use super::supervisor::Supervisor;
 use super::supervisor::exit_file;
 use super::supervisor::spec::Capabilities;
@@ -31,9 +32,11 @@ use super::supervisor::spec::ExecSpec;
 use super::supervisor::spec::Isolation;
 use super::supervisor::spec::RunReply;
 use super::supervisor::spec::Running;
+use super::supervisor::spec::SessionSpec;
 use super::supervisor::spec::TaskSpec;
 use super::supervisor::spec::UserIds;
 use super::supervisor::state_file;
+use super::usage;
 
 /// The signal that ends a task when the job file names none.
 const DEFAULT_SIGNAL: Signal = Signal::SIGINT;
@@ -225,7 +228,7 @@ impl Executor {
         removed.await.map_err(|error| DriverError::Fatal(error.to_string()))?.map_err(broken)
     }
 
-    /// Present use, from the control groups or else from the process itself.
+    /// Present use, from the control groups or else from its processes.
     ///
     /// # Errors
     /// The task has ended.
@@ -234,10 +237,12 @@ impl Executor {
         if !running.task.exists() {
             return Err(DriverError::NotFound);
         }
-        let mut stats = running.cgroups.stats();
         if running.cgroups.dirs.is_empty() {
-            stats = process_stats(running.task).unwrap_or_default();
+            return Ok(usage::of_tree(running.task.pid));
         }
+        let mut stats = running.cgroups.stats();
+        let processes = stats.pids.iter().filter_map(|pid| Some((*pid, usage::of_process(*pid)?)));
+        stats.processes = processes.collect();
         Ok(stats)
     }
 
@@ -251,27 +256,9 @@ impl Executor {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError> {
-        let state = state_of(handle)?;
-        let Some((program, args)) = command.split_first() else {
-            return Err(DriverError::BadConfig("no command to run".to_owned()));
-        };
-        let root = if state.isolated { PathBuf::from("/") } else { state.cwd.clone() };
-        let spec = ExecSpec {
-            task: state.running.task,
-            command: CommandSpec {
-                candidates: candidates(program, &root),
-                not_found: format!("file {program} not found"),
-                args: args.to_vec(),
-                name: program.clone(),
-                cwd: state.cwd,
-                user: state.user,
-                capabilities: state.capabilities,
-                ..CommandSpec::default()
-            },
-            cgroups: state.running.cgroups,
-            isolated: state.isolated,
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        };
+        let mut spec = exec_spec(handle, command)?;
+        spec.timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let program = spec.command.name.clone();
         match self.supervisor.exec(spec).await.map_err(broken)? {
             ExecReply::Done { code, output } => Ok((code, output)),
             ExecReply::TimedOut => {
@@ -280,6 +267,54 @@ impl Executor {
             ExecReply::Failed(text) => Err(DriverError::Recoverable(text)),
         }
     }
+
+    /// Runs a command as [`Executor::exec`] does, with somebody at the other end.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn session(
+        &self,
+        handle: &TaskHandle,
+        request: &ExecRequest,
+    ) -> Result<ExecSession, DriverError> {
+        let spec = SessionSpec { exec: exec_spec(handle, &request.command)?, tty: request.tty };
+        let started = self.supervisor.session(spec).await.map_err(broken)?;
+        started.map_err(|text| {
+            let text = format!("rpc error: code = Unknown desc = failed to start command: {text}");
+            DriverError::Fatal(text)
+        })
+    }
+}
+
+/// A command in the place of a task: its directory, user and rights.
+fn exec_spec(handle: &TaskHandle, command: &[String]) -> Result<ExecSpec, DriverError> {
+    let state = state_of(handle)?;
+    let Some((program, args)) = command.split_first() else {
+        return Err(DriverError::BadConfig("no command to run".to_owned()));
+    };
+    let root = if state.isolated { PathBuf::from("/") } else { state.cwd.clone() };
+    let not_found = if program.contains('/') {
+        format!("fork/exec {program}: no such file or directory")
+    } else {
+        format!("exec: {program:?}: executable file not found in $PATH")
+    };
+    Ok(ExecSpec {
+        task: state.running.task,
+        command: CommandSpec {
+            candidates: candidates(program, &root),
+            not_found,
+            args: args.to_vec(),
+            name: program.clone(),
+            cwd: state.cwd,
+            user: state.user,
+            capabilities: state.capabilities,
+            leave_mode: true,
+            ..CommandSpec::default()
+        },
+        cgroups: state.running.cgroups,
+        isolated: state.isolated,
+        timeout_ms: 0,
+    })
 }
 
 /// A supervisor that an agent started before it died.
@@ -328,15 +363,4 @@ pub fn resolve_user(name: &str) -> Result<Option<UserIds>, DriverError> {
         gid: gid.as_raw(),
         groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
     }))
-}
-
-fn process_stats(task: Process) -> Option<TaskStats> {
-    let process = procfs::process::Process::new(task.pid).ok()?;
-    let stat = process.stat().ok()?;
-    let ticks = procfs::ticks_per_second().max(1);
-    Some(TaskStats {
-        cpu_time_ns: (stat.utime + stat.stime) * (1_000_000_000 / ticks),
-        rss_bytes: stat.rss * procfs::page_size(),
-        pids: vec![task.pid],
-    })
 }

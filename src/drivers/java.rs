@@ -26,6 +26,8 @@ use super::options::Opt;
 use super::options::Options;
 use super::options::opt;
 use super::refuse;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 use super::supervisor::spec::CommandSpec;
 
 /// A virtual machine that does not even say its version in this time is not usable.
@@ -168,6 +170,10 @@ impl Driver for Java {
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError> {
         self.isolated.executor.exec(handle, command, timeout).await
+    }
+
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        self.isolated.executor.session(handle, request).await
     }
 }
 

@@ -11,6 +11,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::model::exec::ExecInput;
+use crate::model::exec::ExecOutput;
 use crate::model::node::DriverInfo;
 
 use super::Driver;
@@ -30,6 +32,8 @@ use super::options::Options;
 use super::options::opt;
 use super::process::parse_signal;
 use super::refuse;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 
 const OPTIONS: &[Opt] = &[
     opt("run_for", Kind::Text),
@@ -233,5 +237,34 @@ impl Driver for Mock {
     ) -> Result<(i32, Vec<u8>), DriverError> {
         self.find(handle)?;
         Ok((0, command.join(" ").into_bytes()))
+    }
+
+    /// Says its command line, then what is typed, until that ends.
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        self.find(handle)?;
+        let (session, mut ends) = ExecSession::pair();
+        let first = ExecOutput::Stdout(format!("{}\n", request.command.join(" ")).into_bytes());
+        tokio::spawn(async move {
+            let mut says = vec![first];
+            loop {
+                for message in says.drain(..) {
+                    if ends.output.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                match ends.input.recv().await {
+                    Some(ExecInput::Data(data)) => says.push(ExecOutput::Stdout(data)),
+                    Some(ExecInput::Resize { rows, columns }) => {
+                        says.push(ExecOutput::Stderr(format!("{rows}x{columns}\n").into_bytes()));
+                    }
+                    Some(ExecInput::Close) | None => {
+                        // Whoever has gone away does not need to know.
+                        let _ = ends.output.send(ExecOutput::Exited(0)).await;
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(session)
     }
 }

@@ -13,7 +13,9 @@ pub mod options;
 pub mod plugin;
 pub mod process;
 pub mod raw_exec;
+pub mod session;
 pub mod supervisor;
+pub mod usage;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,6 +38,8 @@ use crate::model::task::LogConfig;
 
 use self::executor::Executor;
 use self::network::NetworkFiles;
+use self::session::ExecRequest;
+use self::session::ExecSession;
 use self::supervisor::Supervisor;
 
 /// Names one run of one task on this node.
@@ -155,10 +159,37 @@ impl ExitStatus {
 pub struct TaskStats {
     /// CPU time used since the start, nanoseconds.
     pub cpu_time_ns: u64,
+    /// Its parts. Here and below, `None` is what cannot be measured.
+    pub user_ns: Option<u64>,
+    pub system_ns: Option<u64>,
+    /// How often and how long the task had to wait because it had used up its share.
+    pub throttled_periods: Option<u64>,
+    pub throttled_ns: Option<u64>,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
+    pub cache_bytes: Option<u64>,
+    pub swap_bytes: Option<u64>,
+    /// All that counts against the limit, now and at most.
+    pub usage_bytes: Option<u64>,
+    pub max_usage_bytes: Option<u64>,
+    pub kernel_bytes: Option<u64>,
+    pub max_kernel_bytes: Option<u64>,
     /// Process ids of the task.
     pub pids: Vec<i32>,
+    /// Each process, where they are known one by one.
+    #[serde(default)]
+    pub processes: BTreeMap<i32, ProcessStats>,
+}
+
+/// Resource use of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStats {
+    /// Since its start, nanoseconds.
+    pub user_ns: u64,
+    pub system_ns: u64,
+    /// Bytes.
+    pub rss_bytes: u64,
+    pub swap_bytes: u64,
 }
 
 /// What a started task tells its runner beside the handle.
@@ -278,6 +309,12 @@ pub trait Driver: Send + Sync + 'static {
     async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
         let _ = alloc;
         Ok(())
+    }
+
+    /// Runs a command inside the task with somebody at the other end. Drivers that cannot say so.
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        let _ = (handle, request);
+        Err(DriverError::Fatal(format!("driver {} does not support exec", self.name())))
     }
 }
 

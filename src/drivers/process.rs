@@ -52,14 +52,7 @@ impl Process {
 
     /// Opens a file descriptor that becomes readable when the process ends; `None` if it is gone.
     pub fn open(self) -> Option<OwnedFd> {
-        // SAFETY: a plain system call; the descriptor it returns is owned by nobody else.
-        let fd = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, self.pid, 0);
-            if fd < 0 {
-                return None;
-            }
-            OwnedFd::from_raw_fd(i32::try_from(fd).ok()?)
-        };
+        let fd = open_pid(self.pid).ok()?;
         // Checked after opening: from now on the descriptor cannot move to another process.
         self.exists().then_some(fd)
     }
@@ -100,6 +93,21 @@ impl Process {
         let mask = |name| field(name).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
         let bit = 1u64 << (signal as u32 - 1);
         inner == Some("1") && (mask("SigCgt:") | mask("SigIgn:") | mask("SigBlk:")) & bit == 0
+    }
+}
+
+/// Opens a file descriptor of whatever process has this number now. Safe for a child that was not waited for.
+///
+/// # Errors
+/// There is none, or no descriptor is left.
+pub fn open_pid(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call; the descriptor it returns is owned by nobody else.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?))
     }
 }
 

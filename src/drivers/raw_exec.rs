@@ -28,6 +28,8 @@ use super::options::Options;
 use super::options::opt;
 use super::options::required;
 use super::refuse;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 use super::supervisor::spec::CommandSpec;
 
 const OPTIONS: &[Opt] = &[
@@ -84,7 +86,7 @@ impl Driver for RawExec {
                 env: config.env.clone(),
                 cwd: if work_dir.is_empty() { config.dirs.task.clone() } else { PathBuf::from(work_dir) },
                 user: resolve_user(&config.user)?,
-                capabilities: None,
+                ..CommandSpec::default()
             },
             isolation: None,
             cgroups_optional: true,
@@ -119,7 +121,22 @@ impl Driver for RawExec {
     }
 
     async fn stats(&self, handle: &TaskHandle) -> Result<TaskStats, DriverError> {
-        self.executor.stats(handle)
+        let stats = self.executor.stats(handle)?;
+        // Nomad measures only this much for tasks without isolation, and people compare.
+        Ok(TaskStats {
+            throttled_periods: None,
+            throttled_ns: None,
+            cache_bytes: None,
+            swap_bytes: stats.swap_bytes.or_else(|| {
+                let processes = stats.processes.values();
+                Some(processes.map(|process| process.swap_bytes).sum())
+            }),
+            usage_bytes: None,
+            max_usage_bytes: None,
+            kernel_bytes: None,
+            max_kernel_bytes: None,
+            ..stats
+        })
     }
 
     async fn exec(
@@ -129,5 +146,9 @@ impl Driver for RawExec {
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError> {
         self.executor.exec(handle, command, timeout).await
+    }
+
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        self.executor.session(handle, request).await
     }
 }

@@ -162,6 +162,8 @@ fn canonicalize_task(task: &mut Task) {
         ..Resources::default()
     });
     resources.networks.iter_mut().for_each(canonicalize_network);
+    // Old files ask for disk here; it is the group's.
+    resources.disk_mb = 0;
     let identity = task.identity.get_or_insert_with(WorkloadIdentity::default);
     or(&mut identity.name, "default");
     if identity.name == "default" {
@@ -262,15 +264,6 @@ fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
              registered natively, as with provider = \"nomad\"",
             service.name,
         ));
-    }
-    let meshed = group.services.iter().any(|service| service.provider == "consul");
-    let consul = Constraint {
-        left: "${attr.consul.version}".to_owned(),
-        right: ">= 1.8.0".to_owned(),
-        operand: "semver".to_owned(),
-    };
-    if meshed && !group.constraints.iter().any(|constraint| constraint.left == consul.left) {
-        group.constraints.push(consul);
     }
 }
 

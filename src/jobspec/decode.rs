@@ -17,11 +17,14 @@ use serde_json::Value;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::SourceText;
+use super::eval::Scope;
+use super::eval::pairs;
+use super::hcl1::Translation;
 use super::schema;
 use super::schema::Form;
 use super::schema::Kind;
-use super::scope::Scope;
 use super::suggest::did_you_mean;
+use super::value::Value as Evaluated;
 use super::values;
 
 /// Decodes bodies of one file.
@@ -32,6 +35,8 @@ pub(super) struct Decoder {
     pub(super) tolerant: bool,
     /// The file is in JSON syntax: maps in driver options stay maps.
     pub(super) is_json: bool,
+    /// The file was translated from the older syntax: where places of its body are in the file.
+    pub(super) translation: Option<Translation>,
     /// Blocks that dynamic blocks made so far.
     pub(super) expanded: usize,
 }
@@ -208,6 +213,12 @@ impl Decoder {
                     self.error(span, &format!("Duplicate {} block", wanted.name), detail);
                 }
             }
+            // Older files give these maps piece by piece; whatever else comes twice was complained about.
+            (Form::TextMap | Form::Free, Value::Object(map)) => {
+                if let Value::Object(all) = out.entry(key).or_insert_with(|| Value::Object(Map::new())) {
+                    all.extend(map);
+                }
+            }
             (_, value) => {
                 out.insert(key, value);
             }
@@ -271,7 +282,7 @@ impl Decoder {
             Some(other) => other.as_str().unwrap_or(&kind).to_owned(),
         };
         let Some(collection) = self.evaluate(&for_each.value, scope) else { return };
-        let Some(pairs) = pairs(collection) else {
+        let Ok(pairs) = pairs(collection) else {
             let detail = "Cannot use a value of this type in for_each. An iterable collection is required.";
             self.error(expression_span(&for_each.value), "Invalid dynamic for_each value", detail);
             return;
@@ -288,7 +299,7 @@ impl Decoder {
             }
             let mut inner = scope.clone();
             let symbol = [("key".to_owned(), key), ("value".to_owned(), value)];
-            inner.declare(&iterator, hcl::Value::Object(symbol.into_iter().collect()));
+            inner.declare(&iterator, Evaluated::Object(symbol.into_iter().collect()));
             let mut made = Block::new(content.ident.clone());
             made.body = content.body.clone();
             if let Some(labels) = block.body.get_attribute("labels")
@@ -310,7 +321,7 @@ impl Decoder {
         if self.tolerant && matches!(wanted.form, Form::TextMap | Form::Free) {
             return false;
         }
-        let at = Diagnostic::at(&self.source, first.clone(), "", "");
+        let at = Diagnostic::at(&self.source, self.place(first.clone()), "", "");
         let place = format!("{}:{},{}-{}", at.file, at.line, at.column, at.end_column);
         let name = wanted.name;
         let detail = format!("Only one {name} block is allowed. Another was defined at {place}.");
@@ -323,11 +334,18 @@ impl Decoder {
         for structure in body {
             match structure {
                 Structure::Attribute(attribute) => {
-                    if let Some(value) = self.typed(&attribute.value, Kind::Text, scope) {
-                        out.insert(attribute.key.as_str().to_owned(), value);
-                    } else if attribute.value.is_null() {
-                        let detail = "Unsuitable value: null value is not allowed";
-                        self.error(expression_span(&attribute.value), "Unsuitable value type", detail);
+                    let Some(value) = self.evaluate(&attribute.value, scope) else { continue };
+                    let value = match values::to_json(value) {
+                        Value::Null => Err(values::misfit("null value is not allowed")),
+                        value => values::text(value),
+                    };
+                    match value {
+                        Ok(text) => {
+                            out.insert(attribute.key.as_str().to_owned(), text.into());
+                        }
+                        Err((summary, detail)) => {
+                            self.error(expression_span(&attribute.value), &summary, detail);
+                        }
                     }
                 }
                 Structure::Block(block) => {
@@ -359,6 +377,7 @@ impl Decoder {
             Value::Number(number) if self.tolerant && kind == Kind::Flag => {
                 Value::Bool(number.as_f64() != Some(0.0))
             }
+            Value::String(text) if self.tolerant && kind == Kind::Flag => weak_flag(text),
             other => other,
         };
         match values::convert(value, kind) {
@@ -370,11 +389,12 @@ impl Decoder {
         }
     }
 
-    pub(super) fn evaluate(&mut self, expression: &Expression, scope: &Scope) -> Option<hcl::Value> {
+    pub(super) fn evaluate(&mut self, expression: &Expression, scope: &Scope) -> Option<Evaluated> {
         match scope.evaluate(expression, self.text()) {
             Ok(value) => Some(value),
             Err(failure) => {
-                self.error(expression_span(expression), &failure.summary, failure.detail);
+                let span = failure.span.unwrap_or_else(|| expression_span(expression));
+                self.error(span, &failure.summary, failure.detail);
                 None
             }
         }
@@ -385,8 +405,17 @@ impl Decoder {
         if self.is_json { "" } else { &self.source.text }
     }
 
+    /// The place in the file of a place in the body.
+    fn place(&self, span: Range<usize>) -> Range<usize> {
+        match &self.translation {
+            Some(translation) => translation.origin(&span),
+            None if self.is_json => 0..0,
+            None => span,
+        }
+    }
+
     pub(super) fn error(&mut self, span: Range<usize>, summary: &str, detail: impl Into<String>) {
-        let span = if self.is_json { 0..0 } else { span };
+        let span = self.place(span);
         self.diagnostics.push(Diagnostic::at(&self.source, span, summary, detail));
     }
 
@@ -407,6 +436,15 @@ impl Decoder {
         }
         let detail = format!("Blocks of type \"{name}\" are not expected here.{hint}");
         self.error(span, "Unsupported block type", detail);
+    }
+}
+
+/// The spellings of booleans that the older syntax knows.
+fn weak_flag(text: String) -> Value {
+    match text.as_str() {
+        "t" | "T" | "TRUE" | "True" => Value::Bool(true),
+        "" | "f" | "F" | "FALSE" | "False" => Value::Bool(false),
+        _ => Value::String(text),
     }
 }
 
@@ -446,17 +484,4 @@ fn object_body(expression: &Expression) -> Option<Body> {
         body.push(Attribute::new(ident, value.expr().clone()));
     }
     Some(body)
-}
-
-/// Key and value of every element of a collection.
-fn pairs(collection: hcl::Value) -> Option<Vec<(hcl::Value, hcl::Value)>> {
-    match collection {
-        hcl::Value::Array(items) => {
-            Some(items.into_iter().enumerate().map(|(index, item)| (hcl::Value::from(index), item)).collect())
-        }
-        hcl::Value::Object(map) => {
-            Some(map.into_iter().map(|(key, value)| (hcl::Value::String(key), value)).collect())
-        }
-        _ => None,
-    }
 }

@@ -204,9 +204,9 @@ impl Diagnostics {
         self.0.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
-    /// The drawings of all problems, one after the other.
+    /// The drawings of all problems, one after the other, with an empty line between them.
     pub fn report(&self, color: bool) -> String {
-        self.0.iter().map(|diagnostic| diagnostic.report(color)).collect()
+        self.0.iter().map(|diagnostic| diagnostic.report(color)).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use super::decode::Decoder;
-use super::scope::Scope;
+use super::eval::Scope;
 use super::values;
 
 impl Decoder {

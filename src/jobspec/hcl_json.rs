@@ -14,7 +14,6 @@ use serde_json::Value;
 
 use super::schema;
 use super::schema::Form;
-use super::values;
 
 /// True when the value is a job file in JSON syntax, not a job of the API: `job` holds labels, and labels hold bodies.
 pub(super) fn is_file(value: &Value) -> bool {
@@ -147,15 +146,21 @@ fn expression(value: &Value) -> Result<Expression, String> {
             let template = parse_template(text).map_err(|error| format!("{text:?}: {}", error.message()))?;
             let elements: Vec<Element> = template.iter().cloned().collect();
             let parsed = Expression::StringTemplate(elements.into_iter().collect::<StringTemplate>());
-            // There and back: positions within the template mean nothing in the file.
-            Ok(hcl::Expression::from(parsed).into())
+            Ok(parsed)
         }
         Value::Array(items) => {
             let items: Result<Vec<Expression>, String> = items.iter().map(expression).collect();
             Ok(Expression::Array(items?.into_iter().collect()))
         }
         Value::Object(map) => object(map),
-        other => Ok(hcl::Expression::from(values::from_json(other)).into()),
+        Value::Null => Ok(Expression::null()),
+        Value::Bool(flag) => Ok(Expression::from(*flag)),
+        Value::Number(number) => Ok(match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(whole), _, _) => Expression::from(whole),
+            (None, Some(whole), _) => Expression::from(whole),
+            (None, None, float) => Expression::from(float.unwrap_or_default()),
+        }),
+        Value::String(text) => Ok(Expression::from(text.as_str())),
     }
 }
 

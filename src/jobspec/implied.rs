@@ -17,6 +17,26 @@ pub(super) fn add(group: &mut TaskGroup) {
             group.constraints.push(implied.constraint);
         }
     }
+    for task in group.tasks.iter_mut().filter(|task| task.services.iter().any(is_consul)) {
+        let consul = consul().constraint;
+        if !task.constraints.iter().any(|own| own.left == consul.left) {
+            task.constraints.push(consul);
+        }
+    }
+}
+
+fn is_consul(service: &Service) -> bool {
+    service.provider == "consul"
+}
+
+fn consul() -> Implied {
+    constraint("${attr.consul.version}", "semver", ">= 1.8.0", Once::Attribute)
+}
+
+/// True for a service of a mesh that takes over all traffic of its group.
+fn is_transparent(service: &Service) -> bool {
+    let proxy = service.connect.as_ref().and_then(|connect| connect.pointer("/SidecarService/Proxy"));
+    proxy.and_then(|proxy| proxy.get("TransparentProxy")).is_some_and(|transparent| !transparent.is_null())
 }
 
 /// When an implied constraint counts as present.
@@ -56,11 +76,18 @@ fn implied(group: &TaskGroup) -> Vec<Implied> {
     if services().filter(native).any(|service| !service.checks.is_empty()) {
         out.push(constraint("${attr.nomad.version}", "semver", ">= 1.4.0", Once::Identical));
     }
+    if group.services.iter().any(is_consul) {
+        out.push(consul());
+    }
     if group.networks.iter().any(|network| network.mode == "bridge") {
         for plugin in ["bridge", "firewall", "host-local", "loopback", "portmap"] {
             let attribute = format!("${{attr.plugins.cni.version.{plugin}}}");
             out.push(constraint(&attribute, "semver", ">= 0.4.0", Once::Attribute));
         }
+    }
+    if group.services.iter().any(is_transparent) {
+        out.push(constraint("${attr.plugins.cni.version.consul-cni}", "semver", ">= 1.4.2", Once::Attribute));
+        out.push(constraint("${attr.nomad.version}", "semver", ">= 1.8.0-dev", Once::Attribute));
     }
     let numa = |affinity: &str| matches!(affinity, "prefer" | "require");
     let resources = group.tasks.iter().filter_map(|task| task.resources.as_ref());

@@ -120,6 +120,33 @@ fn aligned(value: Value, known: &Value) -> Value {
     }
 }
 
+/// The path of the first key that no job has, in a normalized job.
+pub(super) fn unknown(value: &Value) -> Option<String> {
+    unknown_in(value, &KNOWN)
+}
+
+fn unknown_in(value: &Value, known: &Value) -> Option<String> {
+    match (value, known) {
+        (Value::Object(map), Value::Object(names)) if !names.is_empty() => {
+            map.iter().find_map(|(key, value)| match names.get(key).or_else(|| names.get(ANY)) {
+                None => Some(key.clone()),
+                Some(known) => unknown_in(value, known).map(|path| join(key, &path)),
+            })
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            let known = known.first().unwrap_or(&Value::Null);
+            items.iter().enumerate().find_map(|(index, item)| {
+                unknown_in(item, known).map(|path| join(&format!("[{index}]"), &path))
+            })
+        }
+        _ => None,
+    }
+}
+
+fn join(step: &str, path: &str) -> String {
+    if path.starts_with('[') { format!("{step}{path}") } else { format!("{step}.{path}") }
+}
+
 /// Every name that a job may hold, as a tree. An object without names is a map of the user.
 static KNOWN: LazyLock<Value> = LazyLock::new(|| {
     let mut job = names::<Job>();
@@ -192,6 +219,7 @@ fn task() -> Value {
     let mut template = names::<Template>();
     set(&mut template, "ChangeScript", names::<ChangeScript>());
     set(&mut template, "Wait", names::<WaitConfig>());
+    set(&mut template, "VaultGrace", Value::Null);
     let mut artifact = names::<Artifact>();
     set(&mut artifact, "GetterOptions", texts());
     set(&mut artifact, "GetterHeaders", texts());
@@ -252,6 +280,8 @@ fn service() -> Value {
     let mut check = names::<ServiceCheck>();
     set(&mut check, "Header", json!({}));
     set(&mut check, "CheckRestart", names::<CheckRestart>());
+    // Read and kept by nobody.
+    set(&mut check, "Advertise", Value::Null);
     let mut service = names::<Service>();
     set(&mut service, "Checks", json!([check]));
     set(&mut service, "Weights", names::<ServiceWeights>());
@@ -319,7 +349,31 @@ fn culprit(value: &Value, path: &[Step], error: &str) -> Option<(Step, Value)> {
 
 /// The form that clients are shown before defaults are applied: every known key, `null` where nothing was said.
 pub(super) fn with_nulls(value: &Value) -> Value {
-    completed(value, &KNOWN)
+    let mut out = completed(value, &KNOWN);
+    unset(&mut out, &[("Dispatched", json!(false))]);
+    let groups = out.get_mut("TaskGroups").and_then(Value::as_array_mut);
+    for group in groups.into_iter().flatten() {
+        for task in group.get_mut("Tasks").and_then(Value::as_array_mut).into_iter().flatten() {
+            let zeros = [
+                ("User", json!("")),
+                ("KillSignal", json!("")),
+                ("Kind", json!("")),
+                ("Leader", json!(false)),
+                ("ShutdownDelay", json!(0)),
+            ];
+            unset(task, &zeros);
+        }
+    }
+    out
+}
+
+/// Some keys have a zero value where nothing was said, and not `null`.
+fn unset(object: &mut Value, zeros: &[(&str, Value)]) {
+    for (key, zero) in zeros {
+        if let Some(value) = object.get_mut(*key).filter(|value| value.is_null()) {
+            *value = zero.clone();
+        }
+    }
 }
 
 fn completed(value: &Value, known: &Value) -> Value {

@@ -2,28 +2,35 @@
 //!
 //! ```text
 //! text ─► syntax ─► decode (schema, scope, shape) ─► job as JSON ─► fill ─► model::Job ─► canonicalize ─► validate
-//! JSON ──────────────────────────────────────────────────────────►┘
+//! JSON, YAML ────────────────────────────────────────────────────►┘
 //! ```
 
 mod canonicalize;
 mod decode;
 mod defaults;
 mod diagnostic;
+mod eval;
 mod fill;
+mod format;
 mod free;
 mod functions;
+mod hcl1;
 mod hcl_json;
 mod implied;
 mod json;
+mod outline;
+mod request;
 mod schema;
-mod scope;
 mod shape;
 mod suggest;
 mod syntax;
+mod types;
 mod update;
 mod validate;
+mod value;
 mod values;
 mod variables;
+mod yaml;
 
 use std::sync::Arc;
 
@@ -38,9 +45,13 @@ pub use self::diagnostic::Diagnostics;
 pub use self::diagnostic::Severity;
 pub use self::diagnostic::SourceText;
 pub use self::json::decode_json;
+pub use self::outline::Outline;
 pub use self::update::check_update;
+pub use self::validate::Facts;
+pub use self::validate::Problem;
 pub use self::validate::Validation;
 pub use self::validate::validate;
+pub use self::validate::validate_in;
 pub use self::validate::warnings_text;
 pub use self::variables::Variables;
 
@@ -59,17 +70,53 @@ pub struct Parsed {
     /// The job as written: only what the file says, in the form of the API.
     pub raw: Value,
     pub warnings: Vec<Diagnostic>,
+    /// Where things stand in the file.
+    pub outline: Outline,
+}
+
+/// How a job file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Hcl,
+    /// HCL in JSON syntax, or a job of the API.
+    Json,
+    /// A job of the API, or a manifest.
+    Yaml,
+}
+
+impl Format {
+    /// Tells it from the first character, the ending of the name, and the first line.
+    pub fn of(source: &Source<'_>) -> Self {
+        if source.text.trim_start_matches('\u{feff}').trim_start().starts_with('{') {
+            return Self::Json;
+        }
+        if yaml::is_file(source.name, source.text) { Self::Yaml } else { Self::Hcl }
+    }
+
+    /// The word for it in what a server keeps about where a job came from.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hcl => "hcl2",
+            Self::Json => "json",
+            Self::Yaml => "yaml",
+        }
+    }
 }
 
 impl Parsed {
     /// The job as written with every key of the API, `null` where the file says nothing: what `-output` prints and what
     /// parsing without canonicalization answers.
     pub fn request(&self) -> Value {
-        json::with_nulls(&self.raw)
+        request::as_written(self)
+    }
+
+    /// The job with its defaults, apart from those that only the server knows or adds.
+    pub fn canonical(&self, cluster: &Defaults) -> Value {
+        request::canonical(self, cluster)
     }
 }
 
-/// Reads a job file: HCL, HCL in JSON syntax, or a job in the JSON of the API.
+/// Reads a job file: HCL, HCL in JSON syntax, a job in the JSON of the API, or the same in YAML.
 ///
 /// # Errors
 /// With every problem of the file, each with its place.
@@ -78,25 +125,39 @@ pub fn parse(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
     if trimmed.is_empty() {
         return Err(Diagnostic::nowhere("Job spec is empty", "").into());
     }
-    if trimmed.starts_with('{') {
-        return parse_json(source, variables);
+    match Format::of(source) {
+        Format::Json => parse_json(source, variables),
+        Format::Yaml => parse_yaml(source, variables),
+        Format::Hcl => parse_hcl(source, variables),
     }
+}
+
+fn parse_hcl(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagnostics> {
     evaluate(syntax::parse(source.name, source.text)?, variables, false)
 }
 
 /// From a syntax tree to a job.
 fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Result<Parsed, Diagnostics> {
     let tolerant = !syntax.warnings.is_empty();
+    // The strings of a JSON file have no places in it.
+    let outline = if is_json { Outline::default() } else { Outline::of(&syntax.source, &syntax.body) };
     let diagnostics = Diagnostics(syntax.warnings);
-    let mut decoder = decode::Decoder { source: syntax.source, diagnostics, tolerant, is_json, expanded: 0 };
-    let mut scope = scope::Scope::new(variables.filesystem);
+    let mut decoder = decode::Decoder {
+        source: syntax.source,
+        diagnostics,
+        tolerant,
+        is_json,
+        translation: syntax.translation,
+        expanded: 0,
+    };
+    let mut scope = eval::Scope::new(variables.filesystem);
     variables::declare(&mut decoder, &syntax.body, variables, &mut scope);
     let raw = decode_job(&mut decoder, &syntax.body, &scope);
     let (warnings, errors) = variables::split(decoder.diagnostics, &decoder.source.name);
     match raw {
         Some(raw) if errors.is_empty() => {
             let job = fill::job(raw.clone()).map_err(|why| Diagnostic::nowhere("Invalid job", why))?;
-            Ok(Parsed { job, raw, warnings })
+            Ok(Parsed { job, raw, warnings, outline })
         }
         _ => Err(Diagnostics(errors.into_iter().chain(warnings).collect())),
     }
@@ -106,7 +167,7 @@ fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Res
 fn decode_job(
     decoder: &mut decode::Decoder,
     body: &hcl_edit::structure::Body,
-    scope: &scope::Scope,
+    scope: &eval::Scope,
 ) -> Option<Value> {
     use hcl_edit::Span as _;
     let mut jobs = Vec::new();
@@ -150,9 +211,37 @@ fn parse_json(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diag
     if hcl_json::is_file(&raw) {
         let body =
             hcl_json::body(&raw).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid expression", why))?;
-        return evaluate(syntax::Syntax { body, source: text, warnings: Vec::new() }, variables, true);
+        return evaluate(syntax::Syntax::plain(body, text), variables, true);
     }
-    let raw = json::unwrap_job(raw);
+    refuse_variables(variables, "JSON")?;
+    let raw = json::normalize(json::unwrap_job(raw));
     let job = fill::job(raw.clone()).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid job", why))?;
-    Ok(Parsed { job, raw, warnings: Vec::new() })
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::of_json(&text) })
+}
+
+fn parse_yaml(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagnostics> {
+    refuse_variables(variables, "YAML")?;
+    let text = Arc::new(SourceText { name: source.name.to_owned(), text: source.text.to_owned() });
+    let raw = yaml::parse(&text).map_err(|problem| Diagnostics::from(*problem))?;
+    let job = fill::job(raw.clone())
+        .map_err(|why| Diagnostic::at(&text, yaml::place_of_path(source.text, &why), "Invalid job", why))?;
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::default() })
+}
+
+/// A job without expressions has no use for variables that somebody gave on purpose.
+fn refuse_variables(variables: &Variables, format: &str) -> Result<(), Diagnostics> {
+    if variables.flags.is_empty() && variables.files.is_empty() {
+        return Ok(());
+    }
+    let summary = "Invalid job options";
+    Err(Diagnostic::nowhere(summary, format!("Cannot use variables with {format} files.")).into())
+}
+
+/// A job file in its canonical layout. Only blanks change.
+///
+/// # Errors
+/// With the place where the text is no HCL.
+pub fn format(source: &Source<'_>) -> Result<String, Diagnostics> {
+    syntax::check(source.name, source.text)?;
+    Ok(format::layout(source.text))
 }

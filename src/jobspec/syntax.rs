@@ -13,6 +13,9 @@ use hcl_edit::structure::Body;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::SourceText;
+use super::format;
+use super::hcl1;
+use super::hcl1::Translation;
 
 /// Every repair parses the file again. After this many, commas at line ends are removed all at once.
 const MAX_SINGLE_REPAIRS: usize = 64;
@@ -27,6 +30,15 @@ pub(super) struct Syntax {
     pub(super) source: Arc<SourceText>,
     /// Repairs of the older syntax, as warnings.
     pub(super) warnings: Vec<Diagnostic>,
+    /// For a file that was translated from the older syntax: where its pieces come from.
+    pub(super) translation: Option<Translation>,
+}
+
+impl Syntax {
+    /// A body that needed no repair.
+    pub(super) fn plain(body: Body, source: Arc<SourceText>) -> Self {
+        Self { body, source, warnings: Vec::new(), translation: None }
+    }
 }
 
 /// Parses a body.
@@ -42,10 +54,18 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
     let mut commas_left = true;
     loop {
         let error = match parse_body(&repaired) {
+            // No file of the second version assigns its job.
+            Ok(body) if body.has_attribute("job") => {
+                return Ok(translated(&source).unwrap_or_else(|| Syntax::plain(body, source)));
+            }
             Ok(body) => {
+                // The parser lets these pass.
+                if let Some(span) = format::broken_string(&repaired) {
+                    return Err(multi_line(&source, span).into());
+                }
                 repairs.sort_by_key(|repair| repair.offset);
                 let warnings = repairs.iter().map(|repair| repair.warning(&source)).collect();
-                return Ok(Syntax { body, source, warnings });
+                return Ok(Syntax { body, source, warnings, translation: None });
             }
             Err(error) => error,
         };
@@ -58,7 +78,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
         let may_repair = repairs.len() < MAX_REPAIRS && reparsed < MAX_REPARSED_BYTES;
         let found = if may_repair { find_repairs(&repaired, &error) } else { Vec::new() };
         if found.is_empty() {
-            return Err(describe(&source, &error).into());
+            return translated(&source).ok_or_else(|| describe(&source, &error).into());
         }
         for repair in found {
             repaired.replace_range(
@@ -67,6 +87,30 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
             );
             repairs.push(repair);
         }
+    }
+}
+
+/// The file as one of the older syntax, when it is one.
+fn translated(source: &Arc<SourceText>) -> Option<Syntax> {
+    let translation = hcl1::translate(&source.text)?;
+    let body = parse_body(&translation.text).ok()?;
+    let detail = "This file has the syntax of HCL version 1, in which nothing within ${...} is evaluated.";
+    let warning =
+        Diagnostic::at(source, translation.mark.clone(), "Read as HCL version 1", detail).as_warning();
+    Some(Syntax { body, source: Arc::clone(source), warnings: vec![warning], translation: Some(translation) })
+}
+
+/// Checks that a text is HCL, without any forgiveness.
+///
+/// # Errors
+/// With the first syntax error.
+pub(super) fn check(name: &str, text: &str) -> Result<(), Diagnostics> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    parse_body(text).map_err(|error| describe(&source, &error))?;
+    match format::broken_string(text) {
+        Some(span) => Err(multi_line(&source, span).into()),
+        None => Ok(()),
     }
 }
 
@@ -210,7 +254,8 @@ fn looks_like_item(text: &str) -> bool {
 /// Nomad's words for a syntax error, found by looking at the place that the parser complains about.
 fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
     let text = &source.text;
-    let offset = error.location().offset().min(text.len());
+    // The parser counts bytes, and may end within a character.
+    let offset = text.floor_char_boundary(error.location().offset());
     let message = error.message();
     let rest = &text[offset..];
     let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
@@ -226,13 +271,15 @@ fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
         let detail = format!("The argument \"{name}\" was already set. Each argument may be set only once.");
         return say(until(Some(name.len())), "Attribute redefined", &detail);
     }
+    if message.contains("redefined object key") {
+        let detail = "This key was already given in this object.";
+        return say(one(), "Duplicate object key", detail);
+    }
     if message.contains("heredoc end") {
         return say(one(), "Unterminated template string", "No closing marker was found for the string.");
     }
     if let Some(span) = open_quote(text, line_start) {
-        let detail = "Quoted strings may not be split over multiple lines. To produce a multi-line string, either use \
-                      the \\n escape to represent a newline character or use the \"heredoc\" multi-line template syntax.";
-        return say(span, "Invalid multi-line string", detail);
+        return multi_line(source, span);
     }
     if message.contains('`') && message.contains("`}`") && within_interpolation(&text[line_start..offset]) {
         let detail = "Did you intend this to be a literal sequence to be processed as part of another language? If so, \
@@ -276,6 +323,12 @@ fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
         return say(until(Some(1)), "Invalid block definition", detail).with_hint(hint);
     }
     say(one(), "Invalid syntax", &sentence(message))
+}
+
+fn multi_line(source: &Arc<SourceText>, span: Range<usize>) -> Diagnostic {
+    let detail = "Quoted strings may not be split over multiple lines. To produce a multi-line string, either use the \\n \
+                  escape to represent a newline character or use the \"heredoc\" multi-line template syntax.";
+    Diagnostic::at(source, span, "Invalid multi-line string", detail)
 }
 
 /// The place of a quote that is not closed on the line that begins at `line_start`.

@@ -1,60 +1,61 @@
 //! Conversion of evaluated values to the types of attributes, by the rules of HCL's type system.
 
 use serde_json::Map;
-use serde_json::Number;
 use serde_json::Value as Json;
 
 use crate::model::time::Span;
 
 use super::schema::Kind;
+use super::value::Number;
+use super::value::Value;
 
 /// A value that does not fit: summary and detail.
 pub(super) type Misfit = (String, String);
 
-fn misfit(detail: &str) -> Misfit {
+pub(super) fn misfit(detail: &str) -> Misfit {
     ("Unsuitable value type".to_owned(), format!("Unsuitable value: {detail}"))
 }
 
 /// The JSON form of an evaluated value; whole numbers become integers.
-pub(super) fn to_json(value: hcl::Value) -> Json {
+pub(super) fn to_json(value: Value) -> Json {
     match value {
-        hcl::Value::Null => Json::Null,
-        hcl::Value::Bool(flag) => Json::Bool(flag),
-        hcl::Value::Number(number) => number_to_json(&number),
-        hcl::Value::String(text) => Json::String(text),
-        hcl::Value::Array(items) => Json::Array(items.into_iter().map(to_json).collect()),
-        hcl::Value::Object(map) => Json::Object(map.into_iter().map(|(k, v)| (k, to_json(v))).collect()),
+        Value::Null => Json::Null,
+        Value::Bool(flag) => Json::Bool(flag),
+        Value::Number(number) => number_to_json(number),
+        Value::String(text) => Json::String(text),
+        Value::Array(items) => Json::Array(items.into_iter().map(to_json).collect()),
+        Value::Object(map) | Value::Map(map) => {
+            Json::Object(map.into_iter().map(|(key, value)| (key, to_json(value))).collect())
+        }
     }
 }
 
-fn number_to_json(number: &hcl::Number) -> Json {
-    if let Some(whole) = number.as_i64() {
-        return Json::from(whole);
+fn number_to_json(number: Number) -> Json {
+    if let Some(whole) = number.as_whole() {
+        if let Ok(whole) = i64::try_from(whole) {
+            return Json::from(whole);
+        }
+        if let Ok(whole) = u64::try_from(whole) {
+            return Json::from(whole);
+        }
     }
-    if let Some(whole) = number.as_u64() {
-        return Json::from(whole);
-    }
-    let float = number.as_f64().unwrap_or_default();
-    if float.fract() == 0.0 && float.abs() < 9.0e15 {
-        return Json::from(float as i64);
-    }
-    Number::from_f64(float).map_or(Json::Null, Json::Number)
+    serde_json::Number::from_f64(number.as_f64()).map_or(Json::Null, Json::Number)
 }
 
-/// The HCL form of a JSON value.
-pub(super) fn from_json(value: &Json) -> hcl::Value {
+/// The evaluated form of a JSON value.
+pub(super) fn from_json(value: &Json) -> Value {
     match value {
-        Json::Null => hcl::Value::Null,
-        Json::Bool(flag) => hcl::Value::Bool(*flag),
-        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(whole), _, _) => hcl::Value::from(whole),
-            (_, Some(whole), _) => hcl::Value::from(whole),
-            (_, _, float) => hcl::Value::from(float.unwrap_or_default()),
-        },
-        Json::String(text) => hcl::Value::String(text.clone()),
-        Json::Array(items) => hcl::Value::Array(items.iter().map(from_json).collect()),
+        Json::Null => Value::Null,
+        Json::Bool(flag) => Value::Bool(*flag),
+        Json::Number(number) => Value::Number(match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => Number::Whole(i128::from(whole)),
+            (None, Some(whole)) => Number::Whole(i128::from(whole)),
+            (None, None) => Number::from_f64(number.as_f64().unwrap_or_default()),
+        }),
+        Json::String(text) => Value::String(text.clone()),
+        Json::Array(items) => Value::Array(items.iter().map(from_json).collect()),
         Json::Object(map) => {
-            hcl::Value::Object(map.iter().map(|(key, value)| (key.clone(), from_json(value))).collect())
+            Value::Object(map.iter().map(|(key, value)| (key.clone(), from_json(value))).collect())
         }
     }
 }
@@ -82,6 +83,14 @@ pub(super) fn convert(value: Json, kind: Kind) -> Result<Option<Json>, Misfit> {
                 items.map(Json::Array).map_err(|_| misfit("list of string required"))
             }
             _ => Err(misfit("list of string required")),
+        },
+        Kind::Numbers => match value {
+            Json::Array(items) => {
+                let items: Result<Vec<_>, _> =
+                    items.iter().map(|item| number(item).map(Json::from)).collect();
+                items.map(Json::Array).map_err(|_| misfit("list of number required"))
+            }
+            _ => Err(misfit("list of number required")),
         },
         Kind::TextMap => text_map(value).map(Json::Object),
     }
@@ -113,8 +122,7 @@ pub(super) fn text_map(value: Json) -> Result<Map<String, Json>, Misfit> {
 }
 
 fn number(value: &Json) -> Result<i64, Misfit> {
-    const WHOLE: &str =
-        "value must be a whole number, between -9223372036854775808 and 9223372036854775807 inclusive";
+    const WHOLE: &str = "value must be a whole number, between -9223372036854775808 and 9223372036854775807";
     match value {
         Json::Number(number) => number.as_i64().ok_or_else(|| misfit(WHOLE)),
         Json::String(text) => match text.trim().parse::<i64>() {

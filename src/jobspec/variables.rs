@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hcl::Value;
 use hcl_edit::Span;
 use hcl_edit::expr::Expression;
 use hcl_edit::parser::parse_expr;
@@ -18,10 +17,14 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::eval::NOT_ALLOWED;
+use super::eval::Scope;
 use super::hcl_json;
 use super::json;
-use super::scope::Scope;
 use super::syntax;
+use super::types::TypeExpr;
+use super::value::Map;
+use super::value::Value;
 
 /// Values for the variables of a job file, in rising precedence: environment, files, flags.
 #[derive(Clone, Debug)]
@@ -62,157 +65,6 @@ impl Variables {
     }
 }
 
-/// The type of a variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum TypeExpr {
-    Any,
-    Text,
-    Number,
-    Flag,
-    List(Box<TypeExpr>),
-    Set(Box<TypeExpr>),
-    Map(Box<TypeExpr>),
-    Object(Vec<(String, TypeExpr)>),
-    Tuple(Vec<TypeExpr>),
-}
-
-impl TypeExpr {
-    /// Reads `list(string)` and the like.
-    pub(super) fn parse(written: &str) -> Result<Self, String> {
-        let expression = parse_expr(written).map_err(|_| format!("{written:?} is not a type"))?;
-        Self::from_expression(&expression)
-    }
-
-    fn from_expression(expression: &Expression) -> Result<Self, String> {
-        let unknown = || {
-            format!("The keyword \"{}\" is not a valid type specification.", expression.to_string().trim())
-        };
-        match expression {
-            Expression::Variable(name) => match name.as_str() {
-                "any" => Ok(Self::Any),
-                "string" => Ok(Self::Text),
-                "number" => Ok(Self::Number),
-                "bool" => Ok(Self::Flag),
-                "list" => Ok(Self::List(Box::new(Self::Any))),
-                "set" => Ok(Self::Set(Box::new(Self::Any))),
-                "map" => Ok(Self::Map(Box::new(Self::Any))),
-                _ => Err(unknown()),
-            },
-            Expression::FuncCall(call) => {
-                let argument = call.args.get(0).ok_or_else(unknown)?;
-                match call.name.name.as_str() {
-                    "list" => Ok(Self::List(Box::new(Self::from_expression(argument)?))),
-                    "set" => Ok(Self::Set(Box::new(Self::from_expression(argument)?))),
-                    "map" => Ok(Self::Map(Box::new(Self::from_expression(argument)?))),
-                    "tuple" => {
-                        let items = argument.as_array().ok_or_else(unknown)?;
-                        Ok(Self::Tuple(items.iter().map(Self::from_expression).collect::<Result<_, _>>()?))
-                    }
-                    "object" => {
-                        let object = argument.as_object().ok_or_else(unknown)?;
-                        let field =
-                            |(key, value): (&hcl_edit::expr::ObjectKey, &hcl_edit::expr::ObjectValue)| {
-                                let name = match key {
-                                    hcl_edit::expr::ObjectKey::Ident(name) => name.as_str().to_owned(),
-                                    hcl_edit::expr::ObjectKey::Expression(name) => {
-                                        name.as_str().map(str::to_owned).ok_or_else(unknown)?
-                                    }
-                                };
-                                Ok::<_, String>((name, Self::from_expression(value.expr())?))
-                            };
-                        Ok(Self::Object(object.iter().map(field).collect::<Result<_, _>>()?))
-                    }
-                    _ => Err(unknown()),
-                }
-            }
-            _ => Err(unknown()),
-        }
-    }
-
-    /// Converts a value, as HCL does.
-    pub(super) fn convert(&self, value: Value) -> Result<Value, String> {
-        if value.is_null() {
-            return Ok(value);
-        }
-        match (self, value) {
-            (Self::Any, value) => Ok(value),
-            (Self::Text, Value::String(text)) => Ok(Value::String(text)),
-            (Self::Text, Value::Number(number)) => Ok(Value::String(number.to_string())),
-            (Self::Text, Value::Bool(flag)) => Ok(Value::String(flag.to_string())),
-            (Self::Text, _) => Err("string required".to_owned()),
-            (Self::Number, Value::Number(number)) => Ok(Value::Number(number)),
-            (Self::Number, Value::String(text)) => {
-                number_of(&text).ok_or_else(|| "a number is required".to_owned())
-            }
-            (Self::Number, _) => Err("number required".to_owned()),
-            (Self::Flag, Value::Bool(flag)) => Ok(Value::Bool(flag)),
-            (Self::Flag, Value::String(text)) => match text.as_str() {
-                "true" | "1" => Ok(Value::Bool(true)),
-                "false" | "0" => Ok(Value::Bool(false)),
-                _ => Err("a bool is required".to_owned()),
-            },
-            (Self::Flag, _) => Err("bool required".to_owned()),
-            (Self::List(item), Value::Array(items)) => {
-                items.into_iter().map(|value| item.convert(value)).collect::<Result<_, _>>().map(Value::Array)
-            }
-            (Self::Set(item), Value::Array(items)) => {
-                let mut out: Vec<Value> = Vec::new();
-                for value in items {
-                    let value = item.convert(value)?;
-                    if !out.contains(&value) {
-                        out.push(value);
-                    }
-                }
-                out.sort_by_key(ToString::to_string);
-                Ok(Value::Array(out))
-            }
-            (Self::Map(item), Value::Object(map)) => {
-                let convert = |(key, value)| item.convert(value).map(|value| (key, value));
-                map.into_iter().map(convert).collect::<Result<_, _>>().map(Value::Object)
-            }
-            (Self::Object(fields), Value::Object(mut map)) => {
-                let mut out = hcl::Map::new();
-                for (name, kind) in fields {
-                    let value =
-                        map.shift_remove(name).ok_or_else(|| format!("attribute {name:?} is required"))?;
-                    out.insert(name.clone(), kind.convert(value)?);
-                }
-                Ok(Value::Object(out))
-            }
-            (Self::Tuple(kinds), Value::Array(items)) if kinds.len() == items.len() => {
-                let pairs = kinds.iter().zip(items);
-                pairs.map(|(kind, value)| kind.convert(value)).collect::<Result<_, _>>().map(Value::Array)
-            }
-            (Self::List(_), _) => Err("list required".to_owned()),
-            (Self::Set(_), _) => Err("set required".to_owned()),
-            (Self::Map(_), _) => Err("map required".to_owned()),
-            (Self::Object(_), _) => Err("object required".to_owned()),
-            (Self::Tuple(_), _) => Err("tuple required".to_owned()),
-        }
-    }
-
-    /// The type that a default value implies for text from outside.
-    fn of(value: &Value) -> Self {
-        match value {
-            Value::String(_) => Self::Text,
-            Value::Number(_) => Self::Number,
-            Value::Bool(_) => Self::Flag,
-            _ => Self::Any,
-        }
-    }
-
-    fn takes_raw_text(&self) -> bool {
-        matches!(self, Self::Text | Self::Number)
-    }
-}
-
-fn number_of(text: &str) -> Option<Value> {
-    if let Ok(whole) = text.trim().parse::<i64>() {
-        return Some(Value::from(whole));
-    }
-    text.trim().parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
-}
-
 /// A declared variable.
 struct Declared<'a> {
     kind: Option<TypeExpr>,
@@ -227,17 +79,17 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     let mut declared = BTreeMap::new();
     for block in body.get_blocks("variables") {
         for attribute in block.body.attributes() {
-            let value = decoder.evaluate(&attribute.value, scope);
+            let value = decoder.evaluate(&attribute.value, &Scope::literal());
             let kind = value.as_ref().map(TypeExpr::of);
             let variable = Declared { kind, value, origin: "default", validations: Vec::new() };
             insert(decoder, &mut declared, attribute.key.as_str(), header_span(block), variable);
         }
     }
     for block in body.get_blocks("variable") {
-        declaration(decoder, &mut declared, block, scope);
+        declaration(decoder, &mut declared, block);
     }
     apply(decoder, &mut declared, given);
-    let mut values = hcl::Map::new();
+    let mut values = Map::new();
     for (name, variable) in &declared {
         match &variable.value {
             Some(value) => {
@@ -258,7 +110,7 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
     for (name, variable) in &declared {
         validate(decoder, name, variable, scope);
     }
-    locals(decoder, body, given, scope);
+    locals(decoder, body, scope);
 }
 
 fn insert<'a>(
@@ -273,19 +125,14 @@ fn insert<'a>(
     }
 }
 
-fn declaration<'a>(
-    decoder: &mut Decoder,
-    declared: &mut BTreeMap<String, Declared<'a>>,
-    block: &'a Block,
-    scope: &Scope,
-) {
+fn declaration<'a>(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declared<'a>>, block: &'a Block) {
     let span = header_span(block);
     let Some(name) = block.labels.first().map(|label| label.as_str().to_owned()) else {
         let detail = "All variable blocks must have 1 labels (name).";
         decoder.error(span, "Missing name for variable", detail);
         return;
     };
-    if hcl::Identifier::new(name.as_str()).is_err() {
+    if hcl_edit::Ident::try_new(name.as_str()).is_err() {
         let detail = "Name must start with a letter or underscore and may contain only letters, digits, underscores, \
                       and dashes.";
         decoder.error(span, "Invalid variable name", detail);
@@ -302,7 +149,7 @@ fn declaration<'a>(
                     decoder.error(expression_span(&attribute.value), "Invalid type specification", why)
                 }
             },
-            "default" => variable.value = decoder.evaluate(&attribute.value, scope),
+            "default" => variable.value = decoder.evaluate(&attribute.value, &Scope::literal()),
             other => {
                 let detail = format!("An argument named \"{other}\" is not expected here.");
                 decoder.error(place, "Unsupported argument", detail);
@@ -374,7 +221,7 @@ fn parse_file(name: &str, text: &str) -> Result<syntax::Syntax, Diagnostics> {
     })?;
     let body = hcl_json::assignments(&value);
     let body = body.map_err(|why| Diagnostic::at(&source, 0..1, "Invalid variable name", why))?;
-    Ok(syntax::Syntax { body, source, warnings: Vec::new() })
+    Ok(syntax::Syntax::plain(body, source))
 }
 
 fn undeclared(
@@ -404,7 +251,7 @@ fn assign_file(
     parsed: &syntax::Syntax,
     given: &Variables,
 ) {
-    let scope = Scope::new(false);
+    let scope = Scope::literal();
     for block in parsed.body.blocks() {
         let detail = "A .var file is used to assign values to variables that have already been declared in the job file.";
         let span = header_span(block);
@@ -486,12 +333,14 @@ fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>
         let at = error.location().offset().min(source.text.len());
         Box::new(Diagnostic::at(source, at..source.text.len(), "Invalid expression", detail))
     })?;
-    if matches!(expression, Expression::Variable(_) | Expression::Traversal(_)) {
-        let detail = "Variables may not be used here.";
-        return Err(Box::new(Diagnostic::at(source, whole, "Variables not allowed", detail)));
-    }
-    let value = Scope::new(false).evaluate(&expression, source.text.trim());
+    let value = Scope::literal().evaluate(&expression, source.text.trim());
     value.map_err(|failure| Box::new(Diagnostic::at(source, whole, failure.summary, failure.detail)))
+}
+
+/// What a message to somebody who chose a wrong value should look like.
+fn is_sentence(message: &str) -> bool {
+    let starts = message.chars().next().is_some_and(|first| !first.is_alphabetic() || first.is_uppercase());
+    starts && message.ends_with(['.', '?', '!'])
 }
 
 /// Checks the conditions of a variable against its value.
@@ -512,55 +361,59 @@ fn validate(decoder: &mut Decoder, name: &str, variable: &Declared<'_>, scope: &
             decoder.error(expression_span(&condition.value), "Invalid variable validation condition", detail);
             continue;
         }
-        let Some(value) = decoder.evaluate(&condition.value, scope) else { continue };
-        if value.as_bool() == Some(true) || variable.value.is_none() {
+        let Some(message) = decoder.evaluate(&message.value, &Scope::literal()) else { continue };
+        let message = message.as_str().unwrap_or_default().to_owned();
+        if !is_sentence(&message) {
+            let detail = "The error message of a validation must be a full sentence, which starts with an upper-case letter \
+                          and ends with a period, a question mark or an exclamation mark.";
+            decoder.error(header_span(block), "Invalid validation error message", detail);
             continue;
         }
-        let Some(message) = decoder.evaluate(&message.value, scope) else { continue };
-        let message = message.as_str().unwrap_or_default().to_owned();
+        let Some(own) = &variable.value else { continue };
+        let own = Value::Object(Map::from([(name.to_owned(), own.clone())]));
+        let value = match scope.only("var", own).evaluate(&condition.value, decoder.text()) {
+            Ok(value) => value,
+            Err(failure) => {
+                let place = failure.span.unwrap_or_else(|| expression_span(&condition.value));
+                if matches!(failure.summary.as_str(), NOT_ALLOWED | "Unsupported attribute") {
+                    let detail = format!(
+                        "The condition for variable \"{name}\" can only refer to the variable itself, using var.{name}."
+                    );
+                    decoder.error(place, "Invalid reference in variable validation", detail);
+                } else {
+                    decoder.error(place, &failure.summary, failure.detail);
+                }
+                continue;
+            }
+        };
+        if value.to_bool() == Ok(true) {
+            continue;
+        }
         let summary = format!("Invalid value for {} variable", variable.origin);
         decoder.error(header_span(block), &summary, message);
     }
 }
 
-/// Locals that refer to each other can grow with every reference; a server stops at this size.
-const MAX_LOCAL_BYTES: usize = 64 * 1024;
-
-/// Roughly the bytes of a value.
-fn size(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(size).sum::<usize>() + items.len(),
-        Value::Object(map) => map.iter().map(|(key, value)| key.len() + size(value)).sum(),
-        _ => 8,
-    }
-}
-
 /// Evaluates locals in whatever order their references need.
-fn locals(decoder: &mut Decoder, body: &Body, given: &Variables, scope: &mut Scope) {
+fn locals(decoder: &mut Decoder, body: &Body, scope: &mut Scope) {
     let mut pending: BTreeMap<&str, &Expression> = BTreeMap::new();
     for block in body.get_blocks("locals") {
         for attribute in block.body.attributes() {
             pending.insert(attribute.key.as_str(), &attribute.value);
         }
     }
-    let mut values = hcl::Map::new();
+    let mut values = Map::new();
     scope.declare("local", Value::Object(values.clone()));
     loop {
         let ready: Vec<(&str, Value)> = pending
             .iter()
             .filter_map(|(name, expression)| Some((*name, scope.evaluate(expression, decoder.text()).ok()?)))
             .collect();
-        if ready.is_empty() {
+        if ready.is_empty() || scope.is_exhausted() {
             break;
         }
         for (name, value) in ready {
-            let Some(expression) = pending.remove(name) else { continue };
-            if !given.filesystem && size(&value) > MAX_LOCAL_BYTES {
-                let detail = format!("The value of local.{name} is larger than {MAX_LOCAL_BYTES} bytes.");
-                decoder.error(expression_span(expression), "Local value too large", detail);
-                continue;
-            }
+            pending.remove(name);
             values.insert(name.to_owned(), value);
         }
         scope.declare("local", Value::Object(values.clone()));

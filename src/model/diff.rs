@@ -259,7 +259,6 @@ fn is_destructive(object: &ObjectDiff) -> bool {
     match object.name.as_str() {
         "Service" | "Constraint" | "Affinity" | "Lifecycle" => false,
         "RestartPolicy" => changes(object, "RenderTemplates"),
-        "LogConfig" => changes(object, "Disabled"),
         _ => object.kind != DiffType::None,
     }
 }

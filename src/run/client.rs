@@ -40,6 +40,7 @@ use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::config::ClientConfig;
 use crate::config::ConsulConfig;
+use crate::config::TelemetryConfig;
 use crate::drivers;
 use crate::drivers::DriverOptions;
 use crate::drivers::Drivers;
@@ -61,6 +62,7 @@ use crate::store::SharedStore;
 use crate::store::key::Keys;
 
 use super::RunError;
+use super::gauges::Publish;
 use super::hook_options;
 use super::local::Local;
 
@@ -119,7 +121,7 @@ impl Client {
             alloc_root: alloc_root.clone(),
             region: config.region.clone(),
             drivers: drivers.clone(),
-            surroundings: Arc::new(StandardSurroundings { consul: consul.clone() }),
+            surroundings: Arc::new(StandardSurroundings(consul.clone())),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             artifacts: hook_options::artifacts(&config.client.artifact)?,
@@ -133,12 +135,12 @@ impl Client {
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
         let node_config = NodeConfig::new(memory, info);
-        let (overrides, overrides_seen) = watch::channel(Overrides::new());
-        let (follow_store, follow_keys) = (Arc::clone(&store), keys.clone());
-        let handle = Agent::start(node_config, store, keys, clock, workload.clone()).await?;
-        let following = overrides::follow(follow_store, follow_keys, handle.node_id(), overrides);
+        let handle =
+            Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
+        let (overrides, overrides_seen) = watch::channel(Overrides::new());
+        let following = overrides::follow(Arc::clone(&store), keys.clone(), handle.node_id(), overrides);
         let node = Arc::new(node);
         let changing = apply_overrides(Arc::clone(&handle), Arc::clone(&node), overrides_seen.clone());
         let looking =
@@ -146,7 +148,8 @@ impl Client {
         let looking = async move {
             tokio::join!(looking, following, changing);
         };
-        let local = Arc::new(Local::new(handle.node_id(), workload, alloc_root));
+        let publish = publish(&config.telemetry);
+        let local = Arc::new(Local::new(Arc::clone(&handle), workload, alloc_root, store, keys, publish));
         let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
         Ok(Self { handle, local, drivers, _consul, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) })
     }
@@ -201,6 +204,15 @@ async fn apply_overrides(
 ) {
     while changed.changed().await.is_ok() {
         node.send_replace(overrides::applied(&handle.info(), &changed.borrow_and_update()));
+    }
+}
+
+fn publish(telemetry: &TelemetryConfig) -> Publish {
+    Publish {
+        allocations: telemetry.publish_allocation_metrics,
+        node: telemetry.publish_node_metrics,
+        metadata: telemetry.include_alloc_metadata_in_metrics,
+        metadata_keys: telemetry.allowed_metadata_keys_in_metrics.clone(),
     }
 }
 

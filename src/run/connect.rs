@@ -58,6 +58,7 @@ impl Connect for Program {
             datacenter: String::new(),
             agent: AgentInfo { version: env!("CARGO_PKG_VERSION").to_owned(), ..AgentInfo::default() },
             local: None,
+            servers: None,
             planner: Arc::new(JobDryRun),
             config: ApiConfig::default(),
         });

@@ -7,17 +7,23 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::TryStreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::json;
 
+use crate::agent::AgentHandle;
 use crate::agent::dirs;
 use crate::agent::files;
 use crate::agent::files::AllocFiles;
 use crate::agent::files::FileError;
 use crate::agent::files::Origin as FileOrigin;
+use crate::agent::host_usage::HostMeter;
+use crate::agent::ledger::AllocRecord;
 use crate::agent::real::RealWorkload;
 use crate::agent::real::RequestError;
+use crate::agent::usage::Meter;
+use crate::agent::workload::Workload;
 use crate::api::local::Bytestream;
+use crate::api::local::ExecSession;
 use crate::api::local::FileInfo;
 use crate::api::local::Frames;
 use crate::api::local::LocalAgent;
@@ -29,20 +35,78 @@ use crate::api::local::Position;
 use crate::api::local::RestartTasks;
 use crate::clock::Clock;
 use crate::clock::SystemClock;
-use crate::drivers::TaskStats;
+use crate::drivers::session::ExecRequest;
 use crate::model::id::AllocId;
 use crate::model::id::NodeId;
+use crate::model::node::NodeSpec;
+use crate::model::node::NodeStatus;
+use crate::model::usage::AllocUsage;
+use crate::model::usage::TaskUsage;
+use crate::store::ListOptions;
+use crate::store::Range;
+use crate::store::SharedStore;
+use crate::store::key::Key;
+use crate::store::key::Keys;
+use crate::telemetry::Figure;
+
+use super::gauges;
+use super::gauges::Publish;
 
 /// The agent's answers.
 pub(super) struct Local {
-    node: NodeId,
+    agent: Arc<AgentHandle>,
     workload: Arc<RealWorkload>,
     alloc_root: PathBuf,
+    store: SharedStore,
+    keys: Keys,
+    publish: Publish,
+    meter: Meter,
+    host_meter: HostMeter,
 }
 
 impl Local {
-    pub(super) fn new(node: NodeId, workload: Arc<RealWorkload>, alloc_root: PathBuf) -> Self {
-        Self { node, workload, alloc_root }
+    pub(super) fn new(
+        agent: Arc<AgentHandle>,
+        workload: Arc<RealWorkload>,
+        alloc_root: PathBuf,
+        store: SharedStore,
+        keys: Keys,
+        publish: Publish,
+    ) -> Self {
+        let (meter, host_meter) = (Meter::default(), HostMeter::default());
+        Self { agent, workload, alloc_root, store, keys, publish, meter, host_meter }
+    }
+
+    /// What a busy core counts.
+    fn mhz_per_core(&self) -> f64 {
+        let info = self.agent.info();
+        let cores = f64::from(info.resources.cpu.total_cpu_cores.max(1));
+        info.resources.cpu.cpu_shares as f64 / cores
+    }
+
+    /// What the running tasks of these allocations use.
+    async fn used(&self, allocs: &[AllocId]) -> BTreeMap<AllocId, BTreeMap<String, TaskUsage>> {
+        let look = || self.workload.stats_of(allocs);
+        let mut used: BTreeMap<AllocId, BTreeMap<String, TaskUsage>> = BTreeMap::new();
+        for ((alloc, task), usage) in self.meter.measure(self.mhz_per_core(), SystemClock.now(), look).await {
+            used.entry(alloc).or_default().insert(task, usage);
+        }
+        used
+    }
+
+    /// Eligibility and status of the node, as the cluster has written them down.
+    async fn standing(&self) -> (String, String) {
+        let node = self.agent.node_id();
+        let spec: NodeSpec = self.stored(&Key::NodeSpec(node)).await;
+        let status: NodeStatus = self.stored(&Key::NodeStatus(node)).await;
+        (spec.scheduling_eligibility.as_str().to_owned(), status.status.as_str().to_owned())
+    }
+
+    /// A record of the store; the default if there is none, or no store.
+    async fn stored<T: DeserializeOwned + Default>(&self, key: &Key) -> T {
+        let found = self.store.list(Range::Key(self.keys.text(key)), ListOptions::default()).await;
+        let item = found.ok().and_then(|listing| listing.items.into_iter().next());
+        item.and_then(|item| serde_json::from_slice(&item.value).ok()).unwrap_or_default()
     }
 
     pub(super) fn workload(&self) -> &RealWorkload {
@@ -50,6 +114,9 @@ impl Local {
     }
 
     fn files(&self, alloc: AllocId) -> Result<AllocFiles, LocalError> {
+        if self.workload.alloc_dir(alloc).is_none() {
+            return Err(LocalError::NotFound(format!("state for allocation {alloc} not found on client")));
+        }
         AllocFiles::open(&dirs::alloc_dir(&self.alloc_root, alloc)).map_err(of_file)
     }
 }
@@ -65,6 +132,9 @@ fn of_file(error: FileError) -> LocalError {
 fn of_request(error: RequestError) -> LocalError {
     match error {
         RequestError::UnknownAllocation => LocalError::NotFound(error.to_string()),
+        RequestError::NoSuchTask(_) | RequestError::NotStarted(_) | RequestError::Ended(_) => {
+            LocalError::Invalid(error.to_string())
+        }
         other => LocalError::Failed(other.to_string()),
     }
 }
@@ -87,20 +157,10 @@ fn origin_of(origin: Origin) -> FileOrigin {
     }
 }
 
-fn usage(stats: &TaskStats, now: i64) -> Value {
-    let memory = json!({"RSS": stats.rss_bytes, "Usage": stats.rss_bytes, "Measured": ["RSS", "Usage"]});
-    // A share needs two looks at the used time; one look gives only what was measured.
-    let cpu = json!({"TotalTicks": 0.0, "Percent": 0.0, "Measured": []});
-    json!({
-        "ResourceUsage": {"MemoryStats": memory, "CpuStats": cpu, "DeviceStats": []},
-        "Timestamp": now, "Pids": null,
-    })
-}
-
 #[async_trait]
 impl LocalAgent for Local {
     fn node_id(&self) -> NodeId {
-        self.node
+        self.agent.node_id()
     }
 
     fn has_allocation(&self, alloc: AllocId) -> bool {
@@ -146,6 +206,13 @@ impl LocalAgent for Local {
         at: Position,
     ) -> Result<Frames, LocalError> {
         let files = self.files(alloc)?;
+        match self.workload.started(alloc, task) {
+            Ok(()) => {}
+            Err(error @ RequestError::NotStarted(_)) => {
+                return Err(LocalError::NotFound(format!("{error} No logs available")));
+            }
+            Err(error) => return Err(of_request(error)),
+        }
         let kind = match kind {
             LogKind::Stdout => files::LogKind::Stdout,
             LogKind::Stderr => files::LogKind::Stderr,
@@ -155,38 +222,68 @@ impl LocalAgent for Local {
         Ok(frames.map(|frame| frame.map(frame_of).map_err(of_file)).boxed())
     }
 
+    async fn exec(
+        &self,
+        alloc: AllocId,
+        task: &str,
+        command: &[String],
+        tty: bool,
+    ) -> Result<ExecSession, LocalError> {
+        let request = ExecRequest { command: command.to_vec(), tty };
+        let session = self.workload.session(alloc, task, &request).await.map_err(of_request)?;
+        Ok(ExecSession { input: session.input, output: session.output })
+    }
+
     async fn alloc_stats(&self, alloc: AllocId, task: Option<&str>) -> Result<Value, LocalError> {
-        let now = SystemClock.now().0;
-        let stats = self.workload.stats(alloc).await.map_err(of_request)?;
-        let chosen = stats.iter().filter(|(name, _)| task.is_none_or(|wanted| wanted == name.as_str()));
-        let tasks: BTreeMap<&String, Value> = chosen.map(|(name, stats)| (name, usage(stats, now))).collect();
-        let rss: u64 = stats.values().map(|stats| stats.rss_bytes).sum();
-        let total = TaskStats { rss_bytes: rss, ..TaskStats::default() };
-        Ok(json!({
-            "ResourceUsage": usage(&total, now)["ResourceUsage"], "Tasks": tasks, "Timestamp": now,
-        }))
+        if self.workload.record(alloc).is_none() {
+            return Err(of_request(RequestError::UnknownAllocation));
+        }
+        let used = self.used(&[alloc]).await.remove(&alloc).unwrap_or_default();
+        let chosen = used.into_iter().filter(|(name, _)| task.is_none_or(|wanted| wanted == name));
+        let usage = AllocUsage::of(chosen.collect(), SystemClock.now());
+        serde_json::to_value(usage).map_err(|error| LocalError::Failed(error.to_string()))
     }
 
     async fn host_stats(&self) -> Result<Value, LocalError> {
-        let memory = <procfs::Meminfo as procfs::Current>::current();
-        let (total, available, free) = memory.map_or((0, 0, 0), |memory| {
-            (memory.mem_total, memory.mem_available.unwrap_or(memory.mem_free), memory.mem_free)
-        });
-        let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-        let uptime: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
-        Ok(json!({
-            "Memory": {"Total": total, "Available": available, "Used": total.saturating_sub(available), "Free": free},
-            "CPU": [], "DiskStats": [], "AllocDirStats": null, "DeviceStats": [],
-            "Uptime": uptime as u64, "Timestamp": SystemClock.now().0, "CPUTicksConsumed": 0.0,
-        }))
+        let usage = self.host_meter.measure(&self.alloc_root, self.mhz_per_core(), SystemClock.now()).await;
+        serde_json::to_value(usage).map_err(|error| LocalError::Failed(error.to_string()))
+    }
+
+    async fn figures(&self) -> Vec<Figure> {
+        let info = self.agent.info();
+        let (eligibility, status) = self.standing().await;
+        let known = self.workload.known();
+        let records: Vec<AllocRecord> =
+            known.iter().filter_map(|alloc| self.workload.record(*alloc)).collect();
+        let mut figures = gauges::node(&info, &eligibility, &status, &records);
+        let host = async {
+            if !self.publish.node {
+                return Vec::new();
+            }
+            let now = SystemClock.now();
+            let usage = self.host_meter.measure(&self.alloc_root, self.mhz_per_core(), now).await;
+            gauges::host(&info, &eligibility, &status, &usage)
+        };
+        let used = async { if self.publish.allocations { self.used(&known).await } else { BTreeMap::new() } };
+        let (host, used) = futures::join!(host, used);
+        figures.extend(host);
+        let nothing = BTreeMap::new();
+        for record in records.iter().filter(|record| !record.reaped) {
+            let id = record.allocation.id;
+            let Some(job) = self.workload.job(id) else { continue };
+            let used = used.get(&id).unwrap_or(&nothing);
+            figures.extend(gauges::alloc(&info.name, record, &job, used, &self.publish));
+        }
+        figures
     }
 
     async fn restart(&self, alloc: AllocId, tasks: RestartTasks) -> Result<(), LocalError> {
-        let task = match &tasks {
-            RestartTasks::Running | RestartTasks::All => None,
-            RestartTasks::One(name) => Some(name.as_str()),
+        let ordered = match &tasks {
+            RestartTasks::Running => self.workload.restart(alloc, None),
+            RestartTasks::All => self.workload.restart_all(alloc),
+            RestartTasks::One(name) => self.workload.restart(alloc, Some(name)),
         };
-        self.workload.restart(alloc, task).map_err(of_request)
+        ordered.map_err(of_request)
     }
 
     async fn signal(&self, alloc: AllocId, task: Option<&str>, signal: &str) -> Result<(), LocalError> {
@@ -204,7 +301,13 @@ impl LocalAgent for Local {
     }
 
     fn info(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("node_id".to_owned(), self.node.to_string())])
+        let known = self.workload.known();
+        let lives = known.iter().filter_map(|alloc| self.workload.record(*alloc));
+        let lives = lives.filter(|record| record.ended_at.is_never()).count();
+        BTreeMap::from([
+            ("node_id".to_owned(), self.agent.node_id().to_string()),
+            ("num_allocations".to_owned(), lives.to_string()),
+        ])
     }
 }
 

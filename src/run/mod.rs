@@ -3,9 +3,11 @@
 mod client;
 mod connect;
 mod ending;
+mod gauges;
 mod hook_options;
 mod local;
 mod server;
+mod servers;
 mod store;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::api::Api;
 use crate::api::ApiConfig;
 use crate::api::ApiContext;
 use crate::api::dice::ThreadDice;
+use crate::api::forward::ServerDirectory;
 use crate::cli::AgentConsole;
 use crate::cli::Banner;
 use crate::clock::Clock;
@@ -40,6 +43,7 @@ use crate::store::key::Keys;
 use self::client::Client;
 use self::ending::Ending;
 use self::ending::Signals;
+use self::servers::StoredServers;
 
 pub use self::connect::Program;
 
@@ -128,8 +132,8 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, Run
         http_addr,
         config,
     };
-    process.mirror();
     if process.config.server.enabled {
+        process.mirror();
         process.server().await?;
     }
     let client = if process.config.client.enabled { Some(process.client().await?) } else { None };
@@ -230,8 +234,12 @@ impl Process {
                 config: json!({}),
             },
             local: client.map(Client::local),
+            servers: (!config.server.enabled).then(|| {
+                let servers = StoredServers::new(Arc::clone(&self.store), &self.keys);
+                Arc::new(servers) as Arc<dyn ServerDirectory>
+            }),
             planner: Arc::new(JobDryRun),
-            config: ApiConfig::default(),
+            config: ApiConfig { prometheus: config.telemetry.prometheus_metrics, ..ApiConfig::default() },
         })
     }
 

@@ -110,6 +110,7 @@ impl Cluster {
                 ..AgentInfo::default()
             },
             local: None,
+            servers: None,
             planner: Arc::new(PlaceAll),
             config: ApiConfig::default(),
         };

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod admission;
+mod exec;
 mod harness;
 mod jobs;
 mod nodes;

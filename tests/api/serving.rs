@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use herder::api::local::Bytestream;
+use herder::api::local::ExecSession;
 use herder::api::local::FileInfo;
 use herder::api::local::Frames;
 use herder::api::local::LocalAgent;
@@ -17,24 +18,40 @@ use herder::api::local::LogKind;
 use herder::api::local::Position;
 use herder::api::local::RestartTasks;
 use herder::api::server;
+use herder::model::exec::ExecInput;
+use herder::model::exec::ExecOutput;
 use herder::model::id::AllocId;
 use herder::model::id::NodeId;
 use herder::model::node::NodeLive;
 use herder::store::key::Key;
+use herder::telemetry::Figure;
+use herder::telemetry::FigureKind;
 use serde_json::Value;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
 use crate::harness::Cluster;
 use crate::harness::job;
 
-/// An agent with one file of eight bytes.
-struct OneFile {
-    node: NodeId,
+/// An agent with one file of eight bytes, and a task `t` that says what is said to it.
+pub struct OneFile {
+    pub node: NodeId,
+    /// Commands that were given up before they ended.
+    pub abandoned: Arc<Semaphore>,
+    /// Its allocations are not those that are asked about.
+    pub has_none: bool,
+}
+
+impl OneFile {
+    pub fn new(node: NodeId) -> Self {
+        Self { node, abandoned: Arc::new(Semaphore::new(0)), has_none: false }
+    }
 }
 
 #[async_trait]
@@ -44,7 +61,7 @@ impl LocalAgent for OneFile {
     }
 
     fn has_allocation(&self, _: AllocId) -> bool {
-        true
+        !self.has_none
     }
 
     async fn list(&self, _: AllocId, _: &str) -> Result<Vec<FileInfo>, LocalError> {
@@ -82,6 +99,59 @@ impl LocalAgent for OneFile {
         Ok(futures::stream::iter([Ok(frame)]).boxed())
     }
 
+    async fn exec(
+        &self,
+        _: AllocId,
+        task: &str,
+        command: &[String],
+        tty: bool,
+    ) -> Result<ExecSession, LocalError> {
+        match task {
+            "t" => {}
+            "broken" => return Err(LocalError::Failed("failed to start command".into())),
+            _ => return Err(LocalError::Invalid(format!("task {task:?} is not running."))),
+        }
+        let (input, mut typed) = mpsc::channel(1);
+        let (told, output) = mpsc::channel(1);
+        let begun = format!("{} {tty}\n", command.join(" "));
+        let abandoned = Arc::clone(&self.abandoned);
+        tokio::spawn(async move {
+            told.send(ExecOutput::Stdout(begun.into_bytes())).await.unwrap();
+            loop {
+                let message = tokio::select! {
+                    message = typed.recv() => message,
+                    () = told.closed() => break abandoned.add_permits(1),
+                };
+                let answer = match message {
+                    Some(ExecInput::Data(data)) => ExecOutput::Stdout(data),
+                    Some(ExecInput::Resize { rows, columns }) => {
+                        ExecOutput::Stderr(format!("{rows}x{columns}").into_bytes())
+                    }
+                    Some(ExecInput::Close) => ExecOutput::Exited(7),
+                    None => break abandoned.add_permits(1),
+                };
+                let is_last = matches!(answer, ExecOutput::Exited(_));
+                if told.send(answer).await.is_err() {
+                    break abandoned.add_permits(1);
+                }
+                if is_last {
+                    break;
+                }
+            }
+        });
+        Ok(ExecSession { input, output })
+    }
+
+    async fn figures(&self) -> Vec<Figure> {
+        let labels = [("node-id".to_owned(), self.node.to_string())].into();
+        let figure =
+            |name: &str, kind| Figure { name: name.into(), kind, value: 5.5, labels: Clone::clone(&labels) };
+        vec![
+            figure("nomad.client.uptime", FigureKind::Gauge),
+            figure("nomad.client.ticks", FigureKind::Counter),
+        ]
+    }
+
     async fn alloc_stats(&self, _: AllocId, _: Option<&str>) -> Result<Value, LocalError> {
         Ok(json!({"Timestamp": 1}))
     }
@@ -110,10 +180,10 @@ impl LocalAgent for OneFile {
     }
 }
 
-async fn with_agent() -> (Cluster, NodeId) {
+pub async fn with_agent() -> (Cluster, NodeId) {
     let node = NodeId::from_random([9; 16]);
     let cluster = Cluster::start_with(|context| {
-        context.local = Some(Arc::new(OneFile { node }));
+        context.local = Some(Arc::new(OneFile::new(node)));
         context.agent.node_id = Some(node);
         context.agent.is_client = true;
     })
@@ -122,7 +192,7 @@ async fn with_agent() -> (Cluster, NodeId) {
 }
 
 /// Serves a cluster's API; the sender stops it.
-async fn serve(cluster: &Cluster) -> (String, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+pub async fn serve(cluster: &Cluster) -> (String, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel();
@@ -228,4 +298,19 @@ async fn a_stopping_server_answers_blocked_readers_at_once() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_figures_of_a_node_stand_among_the_metrics() {
+    let (cluster, node) = with_agent().await;
+    let text = cluster.get("/v1/metrics?format=prometheus").await.text;
+    assert!(text.contains(&format!("nomad_client_uptime{{node_id=\"{node}\"}} 5.5")), "{text}");
+    assert!(text.contains("# TYPE nomad_client_ticks counter"), "{text}");
+    let json = cluster.get("/v1/metrics").await.json;
+    let gauges = json["Gauges"].as_array().unwrap();
+    let uptime = gauges.iter().find(|gauge| gauge["Name"] == "nomad.client.uptime").unwrap();
+    assert_eq!((&uptime["Value"], &uptime["Labels"]["host"]), (&json!(5.5), &json!("host")));
+    let refusing = Cluster::start_with(|context| context.config.prometheus = false).await;
+    let refused = refusing.get("/v1/metrics?format=prometheus").await;
+    assert_eq!((refused.status.as_u16(), refused.text.as_str()), (415, "Prometheus is not enabled"));
 }

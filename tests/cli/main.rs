@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
+mod checks;
 mod server;
 
 use std::collections::BTreeMap;
@@ -556,4 +557,64 @@ fn an_example_job_file_is_written_once_and_parses() {
         assert_eq!((code, err.as_str()), (0, ""));
         assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["Job"]["TaskGroups"][0]["Name"], "cache");
     }
+}
+
+#[test]
+fn job_files_are_rewritten_in_canonical_layout() {
+    let directory = tempfile::tempdir().unwrap();
+    let fmt = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
+        read(&command.arg("fmt").args(args).current_dir(&directory).output().unwrap())
+    };
+    let path = |name: &str| directory.path().join(name);
+    let (loose, tidy) = ("job \"a\"{\ntype=\"batch\"\n}\n", "job \"a\" {\n  type = \"batch\"\n}\n");
+    std::fs::create_dir(path("deep")).unwrap();
+    for name in ["a.nomad", "b.hcl", "deep/c.hcl", "other.txt"] {
+        std::fs::write(path(name), loose).unwrap();
+    }
+    std::fs::write(path("tidy.hcl"), tidy).unwrap();
+    let text = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+
+    assert_eq!(fmt(&["-check"]), (1, "a.nomad\nb.hcl\n".to_owned(), String::new()));
+    assert_eq!(text("a.nomad"), loose);
+    assert_eq!(fmt(&["-list=false", "-write=false", "a.nomad"]), (0, tidy.to_owned(), String::new()));
+    assert_eq!(fmt(&["-recursive"]), (0, "a.nomad\nb.hcl\ndeep/c.hcl\n".to_owned(), String::new()));
+    assert_eq!(
+        (text("a.nomad"), text("deep/c.hcl"), text("other.txt")),
+        (tidy.to_owned(), tidy.to_owned(), loose.to_owned())
+    );
+    assert_eq!(fmt(&["-check", "-recursive"]), (0, String::new(), String::new()));
+
+    let (code, _, error) = fmt(&["other.txt"]);
+    assert_eq!((code, error.as_str()), (1, "Only .nomad and .hcl files can be processed using nomad fmt\n"));
+    let (code, _, error) = fmt(&["nothing.hcl"]);
+    assert_eq!(code, 1);
+    assert!(error.starts_with("1 error occurred:\n\t* No file or directory at nothing.hcl\n\n"), "{error}");
+    std::fs::write(path("bad.hcl"), "a = ,\n").unwrap();
+    let (code, out, error) = fmt(&["bad.hcl"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(error.contains("Invalid expression") && error.contains("bad.hcl"), "{error}");
+}
+
+#[test]
+fn the_written_job_is_printed_with_nulls() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = "apiVersion: herder.dev/v1\nkind: Job\nmetadata: {name: y}\nspec:\n  taskGroups:\n  - name: g\n    tasks:\n    \
+                    - {name: t, driver: raw_exec, config: {command: \"<a>\"}}\n";
+    std::fs::write(directory.path().join("y.yaml"), manifest).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
+    let output = command.args(["job", "run", "-output", "y.yaml"]).current_dir(&directory).output().unwrap();
+    let (code, out, error) = read(&output);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(out.starts_with("{\n    \"Job\": {\n") && out.contains("\\u003ca\\u003e"), "{out}");
+    let job = &serde_json::from_str::<Value>(&out).unwrap()["Job"];
+    assert_eq!(
+        (&job["ID"], &job["Datacenters"], &job["Dispatched"]),
+        (&json!("y"), &Value::Null, &json!(false))
+    );
+    let task = &job["TaskGroups"][0]["Tasks"][0];
+    assert_eq!(
+        (&task["User"], &task["Leader"], &task["KillTimeout"]),
+        (&json!(""), &json!(false), &Value::Null)
+    );
 }

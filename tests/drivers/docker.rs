@@ -14,6 +14,8 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::Bench;
+use crate::support::check_abandoned;
+use crate::support::check_sessions;
 use crate::support::options;
 
 const IMAGE: &str = "herder-test/busybox:1";
@@ -126,6 +128,11 @@ async fn limits_name_and_ports_are_what_the_grant_says() {
     );
     let stats = bench.driver.stats(&handle).await.unwrap();
     assert_eq!(stats.pids.len(), 1);
+    assert!(
+        stats.cpu_time_ns > 0 && stats.user_ns.is_some() && stats.throttled_periods.is_some(),
+        "{stats:?}"
+    );
+    assert!(stats.rss_bytes > 0 && stats.usage_bytes.is_some_and(|usage| usage > 0), "{stats:?}");
     bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
     bench.finish().await;
 }
@@ -245,5 +252,16 @@ async fn what_the_agent_forbids_is_refused() {
         assert!(error.starts_with("volumes are not enabled; cannot mount host path"), "{error}");
         bench.finish().await;
     }
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn people_can_run_commands_in_a_container() {
+    let mut bench = Bench::new("docker", shell("echo ready; while :; do sleep 0.1; done"));
+    let handle = bench.start().await;
+    bench.wait_for_log("stdout", "ready").await;
+    check_sessions(&bench, &handle).await;
+    check_abandoned(&bench, &handle, "1000.73").await;
+    bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
     bench.finish().await;
 }

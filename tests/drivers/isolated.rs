@@ -9,6 +9,9 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::support::Bench;
+use crate::support::check_abandoned;
+use crate::support::check_sessions;
+use crate::support::hear_all;
 
 fn shell(script: &str) -> Value {
     json!({"command": "/bin/sh", "args": ["-c", script]})
@@ -179,4 +182,23 @@ fn mounts_below_a_directory_are_detached_before_it_is_removed() {
     assert!(!point.join("precious").exists());
     assert!(outside.path().join("precious").exists());
     herder::drivers::unmount_all_below(&dir.path().join("missing")).unwrap();
+}
+
+#[tokio::test]
+async fn people_can_run_commands_inside_of_the_root() {
+    let mut bench = Bench::new("exec", json!({"command": "sleep", "args": ["1000"]}));
+    let handle = bench.start().await;
+    check_sessions(&bench, &handle).await;
+    check_abandoned(&bench, &handle, "1000.72").await;
+    let script = "id -u; ls -d /secrets; ls /home; grep -h CapBnd /proc/self/status; echo $PPID; tty";
+    let mut session = bench.session(&handle, &["/bin/sh", "-c", script], true).await;
+    let (out, _, code) = hear_all(&mut session).await;
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.starts_with("65534\r\n/secrets\r\n"), "{out}");
+    assert!(out.contains("CapBnd:\t00000000a80405fb"), "{out}");
+    // A terminal of the task's own, not one of the host.
+    assert!(out.contains("\r\n0\r\n/dev/pts/"), "{out}");
+    let stats = bench.driver.stats(&handle).await.unwrap();
+    assert!(stats.usage_bytes.is_some_and(|usage| usage > 0) && stats.cache_bytes.is_some(), "{stats:?}");
+    bench.finish().await;
 }

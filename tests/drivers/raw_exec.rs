@@ -6,10 +6,14 @@ use std::time::Instant;
 
 use herder::drivers::DriverError;
 use herder::drivers::ExitStatus;
+use herder::drivers::session::ExecRequest;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::support::Bench;
+use crate::support::check_abandoned;
+use crate::support::check_sessions;
+use crate::support::hear_all;
 use crate::support::options;
 
 fn shell(script: &str) -> Value {
@@ -151,5 +155,48 @@ async fn removing_an_earlier_run_leaves_the_present_one_alone() {
     assert_eq!(bench.driver.recover(&first).await, Err(DriverError::NotFound));
     bench.driver.recover(&second).await.unwrap();
     assert_eq!(bench.driver.stats(&second).await.unwrap().pids.len(), 1);
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn people_can_run_commands_in_a_task() {
+    let mut bench = Bench::new("raw_exec", shell("echo ready; sleep 1000"));
+    let handle = bench.start().await;
+    bench.wait_for_log("stdout", "ready").await;
+    check_sessions(&bench, &handle).await;
+    check_abandoned(&bench, &handle, "1000.71").await;
+    let mut session = bench.session(&handle, &["/bin/sh", "-c", "echo $GREETING; pwd"], false).await;
+    let (out, _, code) = hear_all(&mut session).await;
+    assert_eq!((out, code), (format!("hello\n{}\n", bench.config.dirs.task.display()), Some(0)));
+    for (program, why) in [
+        ("/no/such", "fork/exec /no/such: no such file or directory"),
+        ("no-such", "exec: \"no-such\": executable file not found in $PATH"),
+    ] {
+        let request = ExecRequest { command: vec![program.to_owned()], tty: false };
+        let error = bench.driver.session(&handle, &request).await.unwrap_err().to_string();
+        assert_eq!(error, format!("rpc error: code = Unknown desc = failed to start command: {why}"));
+    }
+    bench.driver.stop(&handle, "SIGKILL", Duration::ZERO).await.unwrap();
+    let request = ExecRequest { command: vec!["ls".to_owned()], tty: false };
+    assert!(bench.driver.session(&handle, &request).await.is_err(), "the task has ended");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_task_is_measured_with_all_its_processes() {
+    let script =
+        "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 1000 & sleep 1000 & echo ready; wait";
+    let mut bench = Bench::new("raw_exec", shell(script));
+    let handle = bench.start().await;
+    bench.wait_for_log("stdout", "ready").await;
+    let stats = bench.driver.stats(&handle).await.unwrap();
+    assert_eq!(stats.pids.len(), 3, "{stats:?}");
+    assert_eq!(stats.processes.keys().copied().collect::<Vec<_>>(), {
+        let mut pids = stats.pids.clone();
+        pids.sort_unstable();
+        pids
+    });
+    assert!(stats.cpu_time_ns > 1_000_000 && stats.user_ns.unwrap() > 0 && stats.rss_bytes > 0, "{stats:?}");
+    assert!(stats.swap_bytes.is_some() && stats.usage_bytes.is_none(), "as Nomad measures it: {stats:?}");
     bench.finish().await;
 }

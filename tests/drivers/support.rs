@@ -18,8 +18,12 @@ use herder::drivers::TaskHandle;
 use herder::drivers::TaskId;
 use herder::drivers::all;
 use herder::drivers::docker::DockerOptions;
+use herder::drivers::session::ExecRequest;
+use herder::drivers::session::ExecSession;
 use herder::drivers::supervisor::Supervisor;
 use herder::drivers::unmount_all_below;
+use herder::model::exec::ExecInput;
+use herder::model::exec::ExecOutput;
 use herder::model::id::AllocId;
 use herder::model::resources::AllocatedTask;
 use herder::model::task::LogConfig;
@@ -167,4 +171,101 @@ impl Drop for Bench {
         });
         let _ = clean.join();
     }
+}
+
+impl Bench {
+    /// Begins an interactive command.
+    pub async fn session(&self, handle: &TaskHandle, command: &[&str], tty: bool) -> ExecSession {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        self.driver.session(handle, &ExecRequest { command, tty }).await.unwrap()
+    }
+}
+
+/// Everything a command says from now on, and its exit code.
+pub async fn hear_all(session: &mut ExecSession) -> (String, String, Option<i32>) {
+    let (mut out, mut err, mut code) = (Vec::new(), Vec::new(), None);
+    while let Some(message) =
+        tokio::time::timeout(Duration::from_secs(30), session.output.recv()).await.unwrap()
+    {
+        match message {
+            ExecOutput::Stdout(data) => out.extend(data),
+            ExecOutput::Stderr(data) => err.extend(data),
+            ExecOutput::Exited(exit) => code = Some(exit),
+        }
+    }
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (text(out), text(err), code)
+}
+
+/// Hears until the output contains `text`.
+pub async fn hear_until(session: &mut ExecSession, text: &str) -> String {
+    let mut heard = String::new();
+    while !heard.contains(text) {
+        match tokio::time::timeout(Duration::from_secs(30), session.output.recv()).await.unwrap() {
+            Some(ExecOutput::Stdout(data)) => heard.push_str(&String::from_utf8_lossy(&data)),
+            other => panic!("{other:?} instead of {text:?} after {heard:?}"),
+        }
+    }
+    heard
+}
+
+/// Types something.
+pub async fn type_in(session: &ExecSession, text: &str) {
+    session.input.send(ExecInput::Data(text.as_bytes().to_vec())).await.unwrap();
+}
+
+/// What every driver with sessions does, on a task that runs and has a shell.
+pub async fn check_sessions(bench: &Bench, handle: &TaskHandle) {
+    let mut session = bench.session(handle, &["/bin/sh", "-c", "cat; echo bad >&2; exit 7"], false).await;
+    let long = "0123456789abcdef\n".repeat(20_000);
+    // More than any pipe holds, so that both directions must be served at once.
+    let (input, told) = (session.input.clone(), long.clone());
+    let typing = tokio::spawn(async move {
+        for piece in told.as_bytes().chunks(10_000) {
+            input.send(ExecInput::Data(piece.to_vec())).await.unwrap();
+        }
+        input.send(ExecInput::Close).await.unwrap();
+    });
+    let (out, err, code) = hear_all(&mut session).await;
+    typing.await.unwrap();
+    assert_eq!((out.len(), err.as_str(), code), (long.len(), "bad\n", Some(7)));
+    assert!(out == long, "the input comes back as it was");
+
+    let mut session = bench.session(handle, &["/bin/sh", "-c", "kill -9 $$"], false).await;
+    assert_eq!(hear_all(&mut session).await.2, Some(137));
+
+    let mut session = bench.session(handle, &["/bin/sh"], true).await;
+    session.input.send(ExecInput::Resize { rows: 33, columns: 101 }).await.unwrap();
+    type_in(&session, "until stty size | grep '33 101'; do :; done; test -t 0 && echo is-a-'terminal'\n")
+        .await;
+    hear_until(&mut session, "is-a-terminal").await;
+    type_in(&session, "echo begun; sleep 1000\n").await;
+    hear_until(&mut session, "\nbegun").await;
+    // An interrupt typed at the terminal reaches the command, not the shell.
+    type_in(&session, "\x03").await;
+    type_in(&session, "echo $?-after; exit 5\n").await;
+    let (out, _, code) = hear_all(&mut session).await;
+    assert!(out.contains("130-after"), "{out}");
+    assert_eq!(code, Some(5));
+}
+
+/// A command whose listener goes away is ended. `number` makes it findable among all processes.
+pub async fn check_abandoned(bench: &Bench, handle: &TaskHandle, number: &str) {
+    let script = format!("echo begun; sleep {number}");
+    let mut session = bench.session(handle, &["/bin/sh", "-c", &script], false).await;
+    hear_until(&mut session, "begun").await;
+    drop(session);
+    let began = std::time::Instant::now();
+    while lives(number) {
+        assert!(began.elapsed() < Duration::from_secs(20), "the command is left behind");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Is there a shell whose command line has this word?
+fn lives(word: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok())
+        .any(|line| line.starts_with("/bin/sh") && line.contains(word))
 }

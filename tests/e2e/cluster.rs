@@ -487,6 +487,51 @@ fn the_command_line_works_straight_on_etcd() {
 }
 
 #[test]
+fn any_agent_reaches_every_task_and_every_server() {
+    let mut cluster = Cluster::start(1, 1, 2);
+    cluster.run("web", 2);
+    let allocs = cluster.running("web", 2);
+    let agents = cluster.servers.values().chain(cluster.nodes.values());
+    for agent in agents {
+        // Nodes keep nothing of the cluster: they ask a server.
+        assert!(agent.ok(&["job", "status", "web"]).contains("running"));
+        for alloc in allocs.keys() {
+            let heard =
+                agent.ok(&["alloc", "exec", "-i=false", alloc, "/bin/sh", "-c", "echo $NOMAD_ALLOC_ID"]);
+            assert_eq!(heard.trim(), alloc);
+            let stats = agent.get(&format!("/v1/client/allocation/{alloc}/stats"));
+            assert!(stats["Timestamp"].as_i64().is_some_and(|at| at > 0), "{stats}");
+            let files = agent.get(&format!("/v1/client/fs/ls/{alloc}"));
+            assert!(files.as_array().is_some_and(|files| !files.is_empty()), "{files}");
+        }
+        assert_eq!(agent.ok(&["node", "status", "-quiet"]).lines().count(), 2);
+    }
+    let node = cluster.nodes.values().next().expect("a node");
+    let file = node.file("late.nomad.hcl", &sleepers("late", 1));
+    node.ok(&["job", "run", "-detach", text(&file)]);
+    cluster.running("late", 1);
+    let own = node.get("/v1/agent/self");
+    assert!(own["stats"]["client"]["known_servers"].as_str().is_some_and(|known| !known.is_empty()), "{own}");
+    // Without any server it still answers for its own node, and says what is missing.
+    cluster.servers.clear();
+    let node = cluster.nodes.values().next().expect("a node");
+    eventually("it says that there is no server", || {
+        let told = node.cli(&["job", "status"]);
+        (told.code == 1 && told.stderr.contains("No cluster leader")).then_some(())
+    });
+    let id = node.get("/v1/agent/self")["stats"]["client"]["node_id"].as_str().expect("an id").to_owned();
+    assert!(node.get(&format!("/v1/client/stats?node_id={id}"))["Uptime"].as_u64().is_some_and(|up| up > 0));
+    cluster.start_server("s0");
+    eventually("a server is back", || (node_count(&cluster) == 2).then_some(()));
+}
+
+/// Nodes that a node's agent knows of.
+fn node_count(cluster: &Cluster) -> usize {
+    let node = cluster.nodes.values().next().expect("a node");
+    node.cli(&["node", "status", "-quiet"]).stdout.lines().count()
+}
+
+#[test]
 fn a_second_agent_with_the_same_node_id_starts_nothing() {
     let cluster = Cluster::start(1, 1, 1);
     cluster.run("web", 1);

@@ -10,6 +10,7 @@ mod docker;
 mod etcd;
 mod isolated;
 mod network;
+mod people;
 mod plugin;
 mod runtime;
 mod service;

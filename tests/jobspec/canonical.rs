@@ -12,13 +12,14 @@ use super::job;
 use super::parse;
 use super::with;
 
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     ("web", include_str!("../../examples/web.nomad.hcl")),
     ("batch", include_str!("../../examples/batch.nomad.hcl")),
     ("periodic", include_str!("../../examples/periodic.nomad.hcl")),
     ("parameterized", include_str!("../../examples/parameterized.nomad.hcl")),
     ("docker", include_str!("../../examples/docker.nomad.hcl")),
     ("java", include_str!("../../examples/java.nomad.hcl")),
+    ("yaml", include_str!("../../examples/web.yaml")),
 ];
 
 #[test]
@@ -190,6 +191,36 @@ fn the_default_provider_is_native_without_consul() {
     let cluster = Defaults { consul: true, ..Defaults::default() };
     assert_eq!(jobspec::canonicalize(&mut consul, &cluster), Vec::<String>::new());
     assert_eq!(consul.task_groups[0].services[0].provider, "consul");
+}
+
+#[test]
+fn services_of_consul_need_a_node_that_has_it() {
+    let own = "constraint {\n attribute = \"${attr.consul.version}\"\n operator = \"is_set\"\n}\n";
+    let service = "service {\n name = \"web\"\n}";
+    let cluster = Defaults { consul: true, ..Defaults::default() };
+    let lefts = |all: &[herder::model::constraint::Constraint]| -> Vec<String> {
+        all.iter().map(|c| format!("{} {} {}", c.left, c.operand, c.right)).collect()
+    };
+    let wanted = ["${attr.consul.version} semver >= 1.8.0"];
+    let read = |group: &str, task: &str| {
+        let mut job = parse(&with("", group, task)).expect("fine").job;
+        jobspec::canonicalize(&mut job, &cluster);
+        let group = job.task_groups.remove(0);
+        (lefts(&group.constraints), lefts(&group.tasks[0].constraints))
+    };
+    assert_eq!(read(service, ""), (wanted.map(str::to_owned).to_vec(), Vec::new()));
+    assert_eq!(read("", service), (Vec::new(), wanted.map(str::to_owned).to_vec()));
+    assert_eq!(read(&format!("{own}{service}"), "").0.len(), 1, "the author knows better");
+    let mesh = "service {\n port = \"80\"\n connect {\n sidecar_service {\n proxy {\n transparent_proxy {}\n }\n }\n }\n}";
+    assert_eq!(
+        read(mesh, "").0,
+        [
+            "${attr.consul.connect} = true",
+            "${attr.consul.version} semver >= 1.8.0",
+            "${attr.plugins.cni.version.consul-cni} semver >= 1.4.2",
+            "${attr.nomad.version} semver >= 1.8.0-dev",
+        ]
+    );
 }
 
 fn text() -> impl Strategy<Value = String> {

@@ -79,7 +79,7 @@ fn functions_give_what_their_names_say() {
         ("min([4, 2]...)", json!(2)),
         ("pow(2, 10)", json!(1024)),
         ("parseint(\"ff\", 16)", json!(255)),
-        ("signum(-2.5)", json!(-1)),
+        ("signum(-2)", json!(-1)),
         ("upper(\"a\")", json!("A")),
         ("title(\"hello world\")", json!("Hello World")),
         ("chomp(\"a\\n\")", json!("a")),
@@ -284,4 +284,45 @@ fn short_forms_of_constraints_set_the_operator() {
     );
     assert_eq!((job.affinities[0].operand.as_str(), job.affinities[0].weight), ("set_contains_any", 50));
     assert_eq!((job.spreads[0].weight, job.spreads[0].spread_target[0].percent), (50, 70));
+}
+
+#[test]
+fn declarations_that_make_no_sense_are_refused() {
+    for (declaration, expected) in [
+        ("default = var.x", "Variables not allowed; Variables may not be used here."),
+        ("default = [1, [local.y]]", "Variables not allowed; Variables may not be used here."),
+        ("default = upper(\"a\")", "Function calls not allowed; Functions may not be called here."),
+        ("type = strin", "The keyword \"strin\" is not a valid type specification."),
+        ("type = list", "The list type constructor requires one argument specifying the element type."),
+        ("type = list(string, number)", "The list type constructor requires one argument"),
+        ("type = optional(string)", "Keyword \"optional\" is not a valid type constructor."),
+        ("type = object({ a = string })\n default = {}", "constraint: attribute \"a\" is required."),
+        (
+            "type = object({ a = string, b = bool })\n default = {}",
+            "attributes \"a\" and \"b\" are required.",
+        ),
+        ("type = tuple([string])\n default = []", "Invalid default value for variable"),
+        ("type = list(number)\n default = [\"x\"]", "a number is required"),
+        ("sensitive = true", "An argument named \"sensitive\" is not expected here."),
+        (
+            "default = 1\n validation {\n condition = var.y > 1\n error_message = \"No.\"\n }",
+            "Invalid variable validation condition",
+        ),
+        (
+            "default = 1\n validation {\n condition = var.x > local.y\n error_message = \"No.\"\n }",
+            "Invalid reference in variable validation; The condition for variable \"x\" can only refer to the variable itself",
+        ),
+        (
+            "default = 1\n validation {\n condition = var.x > 1\n error_message = \"no\"\n }",
+            "Invalid validation error message",
+        ),
+        (
+            "default = 1\n validation {\n condition = fileexists(\"/\") || var.x > 1\n error_message = \"No.\"\n }",
+            "filesystem function disabled",
+        ),
+    ] {
+        let text = format!("variable \"x\" {{\n {declaration}\n}}\n{}", with("", "", ""));
+        let found = parse(&text).map(|parsed| parsed.raw.to_string()).expect_err(declaration);
+        assert!(found.contains(expected), "for {declaration}:\n{found}\nlacks\n{expected}");
+    }
 }

@@ -1,10 +1,16 @@
 //! Job files as people write them, from text to a complete job.
 
+mod broken;
 mod canonical;
+mod corpus;
+mod expressions;
+mod formats;
+mod fuzz;
 mod language;
 mod mistakes;
 mod requests;
 mod rules;
+mod traps;
 
 use herder::jobspec;
 use herder::jobspec::Defaults;

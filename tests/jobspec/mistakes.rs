@@ -211,7 +211,7 @@ fn files_that_would_grow_without_bound_are_refused() {
         text.push_str(&format!("  a{index} = \"${{local.a{}}}${{local.a{}}}\"\n", index - 1, index - 1));
     }
     text.push_str("}\njob \"j\" {\n}\n");
-    assert!(parse(&text).expect_err("too large").contains("Local value too large"));
+    assert!(parse(&text).expect_err("too large").contains("Expressions too large"));
     let nested = "job \"j\" {\n dynamic \"group\" {\n for_each = range(1000)\n labels = [\"g${group.value}\"]\n content {\n dynamic \
                   \"constraint\" {\n for_each = range(1000)\n content {}\n }\n }\n }\n}\n";
     let found = problems(nested);

@@ -13,6 +13,7 @@ use crate::agent::allocation::AllocRequest;
 use crate::agent::allocation::report::save_and_report;
 use crate::agent::events;
 use crate::agent::hooks::CheckRestartRequest;
+use crate::agent::ledger::TaskRecord;
 use crate::agent::lifecycle::Doom;
 use crate::agent::lifecycle::Role;
 use crate::agent::lifecycle::next_steps;
@@ -29,6 +30,7 @@ use crate::model::allocation::TaskEvent;
 use crate::model::allocation::TaskRunState;
 use crate::model::allocation::TaskState;
 use crate::model::group::TaskGroup;
+use crate::model::task::Task;
 use crate::model::time::Span;
 use crate::model::time::Time;
 
@@ -50,6 +52,8 @@ pub(super) struct Group {
     pub(super) setup: Setup,
     tasks: BTreeMap<String, TaskWires>,
     notes: mpsc::Receiver<Note>,
+    /// For runners that are started later.
+    note_sender: mpsc::Sender<Note>,
     pub(super) check_restarts: (mpsc::Sender<CheckRestartRequest>, mpsc::Receiver<CheckRestartRequest>),
     contact: watch::Receiver<Contact>,
     /// The order to stop has come (from the cluster, or because contact was lost for too long).
@@ -66,37 +70,15 @@ impl Group {
     pub(super) fn new(shared: &Arc<AllocShared>, machine: &Arc<Machine>, setup: Setup) -> Self {
         let (note_sender, notes) = mpsc::channel(QUEUE);
         let check_restarts = mpsc::channel(QUEUE);
-        let mut tasks = BTreeMap::new();
         let records = shared.record.lock().tasks.clone();
         let began = shared.record.lock().started_at;
-        for task in setup.group().map(|group| &group.tasks[..]).unwrap_or_default() {
-            let record = records.get(&task.name).cloned().unwrap_or_default();
-            let first = TaskOrders { wanted: Wanted::Hold, setup: setup.clone(), hurry: false };
-            let (orders, orders_seen) = watch::channel(first);
-            let (requests, requests_seen) = mpsc::channel(QUEUE);
-            let runner = TaskRunner {
-                name: task.name.clone(),
-                shared: Arc::clone(shared),
-                machine: Arc::clone(machine),
-                orders: orders_seen,
-                requests: requests_seen,
-                notes: note_sender.clone(),
-                progress: mpsc::unbounded_channel(),
-                check_restarts: check_restarts.0.clone(),
-                record,
-                templates: None,
-                delay_until: Instant::now(),
-                driver_address: None,
-            };
-            let runner = AbortOnDropHandle::new(tokio::spawn(runner.run()));
-            tasks.insert(task.name.clone(), TaskWires { orders, requests, _runner: runner });
-        }
-        Self {
+        let mut group = Self {
             shared: Arc::clone(shared),
             machine: Arc::clone(machine),
             setup,
-            tasks,
+            tasks: BTreeMap::new(),
             notes,
+            note_sender,
             check_restarts,
             contact: machine.context.contact.clone(),
             stop: false,
@@ -105,7 +87,15 @@ impl Group {
             health_began: began,
             passing_since: None,
             look_again: None,
+        };
+        let names = group.setup.group().map(|group| &group.tasks[..]).unwrap_or_default().iter();
+        let names: Vec<String> = names.map(|task| task.name.clone()).collect();
+        for name in names {
+            let record = records.get(&name).cloned().unwrap_or_default();
+            let wires = group.wires_of(&name, record);
+            group.tasks.insert(name, wires);
         }
+        group
     }
 
     pub(super) fn states(&self) -> BTreeMap<String, TaskState> {
@@ -140,7 +130,7 @@ impl Group {
                 Some(request) = self.check_restarts.1.recv() => {
                     let task = (!request.task.is_empty()).then_some(request.task);
                     let request = TaskRequest::Restart { reason: request.reason, counted: true };
-                    self.pass_on(AllocRequest { task, request });
+                    self.pass_on(AllocRequest { task, ended: false, request });
                 }
                 // A closed channel means that the core is gone, and this runner soon, too.
                 Ok(()) = self.contact.changed() => {}
@@ -264,7 +254,7 @@ impl Group {
         save_and_report(&self.shared, &self.machine, &self.setup).await;
     }
 
-    fn pass_on(&self, request: AllocRequest) {
+    fn pass_on(&mut self, request: AllocRequest) {
         match request.task {
             Some(task) => {
                 if let Some(wires) = self.tasks.get(&task) {
@@ -275,6 +265,9 @@ impl Group {
             None => {
                 let TaskRequest::Restart { reason, counted } = request.request else { return };
                 let states = self.states();
+                if request.ended {
+                    self.revive(&states, &reason);
+                }
                 for (name, wires) in &self.tasks {
                     if states.get(name).is_some_and(|state| state.state == TaskRunState::Running) {
                         let request = TaskRequest::Restart { reason: reason.clone(), counted };
@@ -283,6 +276,56 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// Lets tasks that have ended begin anew, when their turn comes.
+    fn revive(&mut self, states: &BTreeMap<String, TaskState>, reason: &str) {
+        if self.stop || self.doom.is_some() {
+            return;
+        }
+        let Some(group) = self.setup.group().cloned() else { return };
+        let began = |task: &&Task| Role::of(task) != Role::Poststop;
+        let dead =
+            |task: &&Task| states.get(&task.name).is_some_and(|state| state.state == TaskRunState::Dead);
+        for task in group.tasks.iter().filter(began).filter(dead) {
+            let now = self.machine.now();
+            let record = {
+                let mut all = self.shared.record.lock();
+                let Some(record) = all.tasks.get_mut(&task.name) else { continue };
+                events::record(&mut record.state, now, events::restart_signaled(reason));
+                record.state.state = TaskRunState::Pending;
+                record.state.failed = false;
+                record.state.restarts += 1;
+                record.state.last_restart = now;
+                (record.state.started_at, record.state.finished_at) = (Time::NEVER, Time::NEVER);
+                record.clone()
+            };
+            let wires = self.wires_of(&task.name, record);
+            self.tasks.insert(task.name.clone(), wires);
+        }
+    }
+
+    /// Starts a runner for a task.
+    fn wires_of(&self, name: &str, record: TaskRecord) -> TaskWires {
+        let first = TaskOrders { wanted: Wanted::Hold, setup: self.setup.clone(), hurry: false };
+        let (orders, orders_seen) = watch::channel(first);
+        let (requests, requests_seen) = mpsc::channel(QUEUE);
+        let runner = TaskRunner {
+            name: name.to_owned(),
+            shared: Arc::clone(&self.shared),
+            machine: Arc::clone(&self.machine),
+            orders: orders_seen,
+            requests: requests_seen,
+            notes: self.note_sender.clone(),
+            progress: mpsc::unbounded_channel(),
+            check_restarts: self.check_restarts.0.clone(),
+            record,
+            templates: None,
+            delay_until: Instant::now(),
+            driver_address: None,
+        };
+        let runner = AbortOnDropHandle::new(tokio::spawn(runner.run()));
+        TaskWires { orders, requests, _runner: runner }
     }
 
     /// When the tasks end because the cluster has been silent for too long.

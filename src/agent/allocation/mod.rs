@@ -43,6 +43,8 @@ pub struct AllocOrders {
 pub struct AllocRequest {
     /// All running tasks when absent.
     pub task: Option<String>,
+    /// With a restart of all: also tasks that have ended.
+    pub ended: bool,
     pub request: TaskRequest,
 }
 

@@ -1,8 +1,6 @@
 //! Routes about what runs on one node: answered here if it is this one, else passed on to its agent.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use http::Method;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::Map;
@@ -17,14 +16,16 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::api::Api;
-use crate::api::Body;
 use crate::api::call::Call;
 use crate::api::call::Fields;
 use crate::api::call::parse_bool;
 use crate::api::error::ApiError;
+use crate::api::forward;
+use crate::api::forward::Place;
+use crate::api::forward::place_by_param;
+use crate::api::forward::place_of_alloc;
 use crate::api::intent::order;
 use crate::api::local::Frames;
-use crate::api::local::LocalAgent;
 use crate::api::local::LocalError;
 use crate::api::local::LogFrame;
 use crate::api::local::LogKind;
@@ -40,95 +41,10 @@ use crate::model::id::NodeId;
 /// A silent stream sends a heartbeat this often, so that both ends know that the other lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Marks a request that was passed on: it is not passed on again.
-const FORWARDED: &str = "x-herder-forwarded";
-
-/// The connection to another agent is given up after this long.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 impl From<LocalError> for ApiError {
     fn from(error: LocalError) -> Self {
         Self::Refused { status: error.status(), text: error.to_string() }
     }
-}
-
-/// Where a request belongs.
-enum Place {
-    Here(Arc<dyn LocalAgent>),
-    /// `ip:port` of another agent.
-    There(String),
-}
-
-async fn place_of_alloc(api: &Api, call: &Call, id: AllocId) -> Result<Place, ApiError> {
-    if let Some(local) = api.context.local.as_ref().filter(|local| local.has_allocation(id)) {
-        return Ok(Place::Here(Arc::clone(local)));
-    }
-    let unknown = || ApiError::not_found(format!("Unknown allocation \"{id}\""));
-    if call.headers.contains_key(FORWARDED) {
-        return Err(unknown());
-    }
-    api.catch_up().await?;
-    let node = api.context.mirror.read().alloc_nodes.get(&id).copied().ok_or_else(unknown)?;
-    match place_of_node(api, call, node) {
-        // It is ours by the book, but nothing of it is here.
-        Ok(Place::Here(local)) => Ok(Place::Here(local)),
-        other => other,
-    }
-}
-
-fn place_of_node(api: &Api, call: &Call, id: NodeId) -> Result<Place, ApiError> {
-    if let Some(local) = api.context.local.as_ref().filter(|local| local.node_id() == id) {
-        return Ok(Place::Here(Arc::clone(local)));
-    }
-    let state = api.context.mirror.read();
-    let node = state.nodes.get(&id).ok_or_else(|| ApiError::not_found(format!("Unknown node {id}")))?;
-    let addr = views::node::http_addr(node);
-    if addr.is_empty() || node.live.is_none() || call.headers.contains_key(FORWARDED) {
-        return Err(ApiError::not_found("No path to node"));
-    }
-    Ok(Place::There(addr.to_owned()))
-}
-
-/// The node that a request is about: the one it names, else this one.
-fn place_by_param(api: &Api, call: &Call) -> Result<Place, ApiError> {
-    match (call.text("node_id"), &api.context.local) {
-        (Some(text), _) => {
-            let id = text.parse().map_err(|_| ApiError::not_found(format!("Unknown node {text}")))?;
-            place_of_node(api, call, id)
-        }
-        (None, Some(local)) => Ok(Place::Here(Arc::clone(local))),
-        (None, None) => Err(ApiError::bad_request("No local Node and node_id not provided")),
-    }
-}
-
-static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
-    // A second installation is refused, which is as good as the first.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().no_gzip();
-    builder.build().map_err(|error| error.to_string())
-});
-
-/// Passes a request on and streams the answer back.
-async fn forward(call: &Call, addr: &str) -> Result<Reply, ApiError> {
-    let unreachable = |why: String| ApiError::not_found(format!("No path to node: {addr}: {why}"));
-    let client = CLIENT.as_ref().map_err(|why| ApiError::internal(why.clone()))?;
-    let url = format!("http://{addr}{}", call.raw_uri);
-    let mut request = client.request(call.method.clone(), url).header(FORWARDED, "1").body(call.body.clone());
-    for name in ["x-nomad-token", "authorization", "content-type"] {
-        if let Some(value) = call.headers.get(name) {
-            request = request.header(name, value.clone());
-        }
-    }
-    let answer = request.send().await.map_err(|error| unreachable(error.without_url().to_string()))?;
-    let mut reply = http::Response::new(());
-    *reply.status_mut() = answer.status();
-    for name in ["content-type", "x-nomad-index", "content-security-policy", "x-content-type-options"] {
-        if let Some(value) = answer.headers().get(name) {
-            reply.headers_mut().insert(http::HeaderName::from_static(name), value.clone());
-        }
-    }
-    let body = answer.bytes_stream().map(|piece| piece.map_err(io::Error::other));
-    Ok(reply.map(|()| Body::Stream(body.boxed())))
 }
 
 fn alloc_id(call: &Call) -> Result<AllocId, ApiError> {
@@ -144,7 +60,7 @@ fn required<'a>(call: &'a Call, name: &str, missing: &str) -> Result<&'a str, Ap
 pub(in crate::api) async fn list_files(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     let id = alloc_id(call)?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => reply::json(call, &local.list(id, call.text("path").unwrap_or("/")).await?),
     }
 }
@@ -153,7 +69,7 @@ pub(in crate::api) async fn stat_file(api: &Api, call: &Call) -> Result<Reply, A
     let id = alloc_id(call)?;
     let path = required(call, "path", "must provide a file name")?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => reply::json(call, &local.stat(id, path).await?),
     }
 }
@@ -179,7 +95,7 @@ pub(in crate::api) async fn read_file_at(api: &Api, call: &Call) -> Result<Reply
 pub(in crate::api) async fn snapshot(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     let id = alloc_id(call)?;
     let local = match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => return forward(call, &addr).await,
+        Place::Elsewhere(to) => return forward::pass(api, call, &to).await,
         Place::Here(local) => local,
     };
     let pieces = local.snapshot(id).await?.map(|piece| piece.map_err(io::Error::other));
@@ -194,7 +110,7 @@ async fn read_file(
 ) -> Result<Reply, ApiError> {
     let id = alloc_id(call)?;
     let local = match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => return forward(call, &addr).await,
+        Place::Elsewhere(to) => return forward::pass(api, call, &to).await,
         Place::Here(local) => local,
     };
     let told = |text: String| Ok(reply::full(StatusCode::OK, reply::TEXT, text));
@@ -247,7 +163,7 @@ pub(in crate::api) async fn stream_file(api: &Api, call: &Call) -> Result<Reply,
     let path = required(call, "path", "must provide a file name")?;
     let at = position(call, true, ApiError::internal)?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => {
             let frames = local.stream(id, path, at).await.map_err(|error| match error {
                 LocalError::NotFound(text) => ApiError::bad_request(text),
@@ -269,7 +185,7 @@ pub(in crate::api) async fn logs(api: &Api, call: &Call) -> Result<Reply, ApiErr
     let at = position(call, false, ApiError::bad_request)?;
     let is_plain = parsed(call, "plain", false, ApiError::bad_request)?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => {
             let frames = local.logs(id, task, kind, at).await?;
             Ok(if is_plain {
@@ -326,10 +242,29 @@ fn encode(frame: &LogFrame) -> Bytes {
     Value::Object(fields).to_string().into()
 }
 
+/// Schedules of tasks are a part of Nomad Enterprise.
+pub(in crate::api) async fn pause(_: &Api, call: &Call) -> Result<Reply, ApiError> {
+    if call.method != Method::GET {
+        let fields = call.fields()?;
+        if !matches!(fields.text("ScheduleState")?, "pause" | "run" | "scheduled") {
+            return Err(ApiError::bad_request("Not a valid task schedule state"));
+        }
+    }
+    Err(ApiError::internal("Enterprise only"))
+}
+
+/// The answer to a plain request where a websocket is wanted.
+pub(in crate::api) async fn needs_websocket(_: &Api, _: &Call) -> Result<Reply, ApiError> {
+    Err(ApiError::bad_request(
+        "Bad Request\nfailed to upgrade connection: websocket: the client is not using the websocket protocol: \
+         'upgrade' token not found in 'Connection' header",
+    ))
+}
+
 pub(in crate::api) async fn alloc_stats(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     let id = alloc_id(call)?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => reply::json(call, &local.alloc_stats(id, call.text("task")).await?),
     }
 }
@@ -347,7 +282,7 @@ pub(in crate::api) async fn restart(api: &Api, call: &Call) -> Result<Reply, Api
         (task, false) => RestartTasks::One(task.to_owned()),
     };
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => {
             local.restart(id, tasks).await?;
             reply::json(call, &json!({"Index": 0}))
@@ -362,7 +297,7 @@ pub(in crate::api) async fn signal(api: &Api, call: &Call) -> Result<Reply, ApiE
     let task = Some(fields.text("Task")?).filter(|task| !task.is_empty());
     let signal = fields.text("Signal")?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => {
             local.signal(id, task, signal).await?;
             reply::json(call, &json!({"Index": 0}))
@@ -373,7 +308,7 @@ pub(in crate::api) async fn signal(api: &Api, call: &Call) -> Result<Reply, ApiE
 pub(in crate::api) async fn collect_alloc(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     let id = alloc_id(call)?;
     match place_of_alloc(api, call, id).await? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => {
             local.collect(Some(id)).await?;
             Ok(reply::empty())
@@ -383,7 +318,7 @@ pub(in crate::api) async fn collect_alloc(api: &Api, call: &Call) -> Result<Repl
 
 pub(in crate::api) async fn collect_node(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     match place_by_param(api, call)? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => {
             local.collect(None).await?;
             Ok(reply::empty())
@@ -393,7 +328,7 @@ pub(in crate::api) async fn collect_node(api: &Api, call: &Call) -> Result<Reply
 
 pub(in crate::api) async fn host_stats(api: &Api, call: &Call) -> Result<Reply, ApiError> {
     match place_by_param(api, call)? {
-        Place::There(addr) => forward(call, &addr).await,
+        Place::Elsewhere(to) => forward::pass(api, call, &to).await,
         Place::Here(local) => reply::json(call, &local.host_stats().await?),
     }
 }

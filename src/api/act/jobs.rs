@@ -199,11 +199,9 @@ pub(in crate::api) async fn parse(api: &Api, call: &Call) -> Result<Reply, ApiEr
     let parsed = jobspec::parse(&source, &variables)
         .map_err(|problems| ApiError::bad_request(format!("Failed to parse job: {problems}")))?;
     if !fields.flag("Canonicalize")? {
-        return reply::json(call, &parsed.raw);
+        return reply::json(call, &parsed.request());
     }
-    let mut job = parsed.job;
-    jobspec::canonicalize(&mut job, &admission::defaults(api));
-    reply::json(call, &job)
+    reply::json(call, &parsed.canonical(&admission::defaults(api)))
 }
 
 fn launched(call: &Call, launched: &Launched) -> Result<Reply, ApiError> {

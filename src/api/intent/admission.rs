@@ -6,8 +6,10 @@ use crate::api::Api;
 use crate::api::error::ApiError;
 use crate::jobspec;
 use crate::jobspec::Defaults;
+use crate::jobspec::Facts;
 use crate::mirror::derive::REFUSED;
 use crate::mirror::derive::missing_homes;
+use crate::mirror::state::State;
 use crate::model::job::Job;
 
 /// Reads a job in the form of the API.
@@ -37,11 +39,26 @@ pub fn defaults(api: &Api) -> Defaults {
 pub fn examine(api: &Api, job: &mut Job) -> (Vec<String>, Vec<String>) {
     job.unknown.remove(REFUSED);
     let mut warnings = jobspec::canonicalize(job, &defaults(api));
-    let validation = jobspec::validate(job);
+    let validation = jobspec::validate_in(job, &facts(&api.context.mirror.read(), job));
     warnings.extend(validation.warnings);
-    let mut problems = validation.errors;
-    problems.extend(missing_homes(&api.context.mirror.read(), job));
-    (problems, warnings)
+    (validation.errors, warnings)
+}
+
+/// What the cluster knows about a job.
+fn facts(state: &State, job: &Job) -> Facts {
+    let offered = state.nodes.values().filter_map(|node| node.info.as_ref()).flat_map(|info| {
+        info.value.drivers.iter().filter(|(_, driver)| driver.detected).map(|(name, _)| name.clone())
+    });
+    let scheduler = state
+        .configs
+        .get("scheduler")
+        .and_then(|config| config.value.get("MemoryOversubscriptionEnabled").and_then(Value::as_bool));
+    Facts {
+        missing_homes: missing_homes(state, job),
+        memory_oversubscription: Some(scheduler.unwrap_or(false)),
+        // Before the first node has registered, nothing can be said about drivers.
+        drivers: (!state.nodes.is_empty()).then(|| offered.collect()),
+    }
 }
 
 /// Fills the defaults in and checks everything; returns warnings.
@@ -56,9 +73,9 @@ pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
 /// Refuses changes that a job cannot go through.
 ///
 /// # Errors
-/// 500 with the reason.
+/// 500 with the reason alone.
 pub fn check_update(old: &Job, new: &Job) -> Result<(), ApiError> {
-    jobspec::check_update(old, new).map_err(|why| ApiError::internal(problems_text(&[why])))
+    jobspec::check_update(old, new).map_err(ApiError::internal)
 }
 
 /// Several problems in one text, as Go's multierror writes them.

@@ -253,10 +253,13 @@ pub async fn set_stable(api: &Api, id: &JobId, version: u64, stable: bool) -> Re
     annotate(api, id, version, || no_version(id, version), mark).await
 }
 
+/// Longer descriptions of versions are refused.
+const MAX_DESCRIPTION_CHARS: usize = 1000;
+
 /// Gives a version a name, unique within the job.
 ///
 /// # Errors
-/// When there is no such version, or another one has the name.
+/// When there is no such version, another one has the name, or the description is too long.
 pub async fn tag(
     api: &Api,
     id: &JobId,
@@ -264,6 +267,12 @@ pub async fn tag(
     name: &str,
     description: &str,
 ) -> Result<(Revision, VersionTag), ApiError> {
+    let length = description.chars().count();
+    if length > MAX_DESCRIPTION_CHARS {
+        return Err(ApiError::internal(format!(
+            "Tagged version description must be under {MAX_DESCRIPTION_CHARS} characters, currently {length}"
+        )));
+    }
     api.catch_up().await?;
     let taken = {
         let state = api.context.mirror.read();

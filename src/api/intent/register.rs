@@ -98,6 +98,8 @@ async fn try_register(
     if let Some(wanted) = options.enforce_index {
         enforce(wanted, existing.map(|_| u64::try_from(current.revision).unwrap_or(0)))?;
     }
+    // Only the server dispatches.
+    job.dispatched &= existing.is_some();
     if let Some(existing) = existing {
         admission::check_update(existing, &job)?;
         if options.preserve_counts {

@@ -97,7 +97,7 @@ pub(in crate::api) async fn own(api: &Api, call: &Call) -> Result<Reply, ApiErro
     let defaults = json!({
         "Region": api.context.region, "Datacenter": api.context.datacenter, "Name": agent.name,
         "Version": {"Version": agent.version, "VersionPrerelease": "", "VersionMetadata": "", "Revision": ""},
-        "ACL": {"Enabled": false}, "UI": {"Enabled": false}, "Telemetry": {"PrometheusMetrics": true},
+        "ACL": {"Enabled": false}, "UI": {"Enabled": false}, "Telemetry": {"PrometheusMetrics": api.context.config.prometheus},
         "Server": {"Enabled": agent.is_server}, "Client": {"Enabled": agent.is_client},
         "Consul": null, "Consuls": [], "Vault": null, "Vaults": [],
         "AdvertiseAddrs": {"HTTP": agent.http_addr, "RPC": agent.http_addr, "Serf": agent.http_addr},
@@ -106,12 +106,21 @@ pub(in crate::api) async fn own(api: &Api, call: &Call) -> Result<Reply, ApiErro
     if let Some(given) = agent.config.as_object() {
         config.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
     }
-    let (member, stats) = {
+    let known = match &api.context.servers {
+        Some(directory) => directory.servers().await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let (member, mut stats) = {
         let state = api.context.mirror.read();
         let servers = servers(api, &state);
         let own = servers.iter().find(|server| agent.is_server && server.id == agent.server_id);
         (own.map_or_else(|| json!({}), |server| member(api, server)), stats(api, &state))
     };
+    if let Some(client) = stats.get_mut("client")
+        && !known.is_empty()
+    {
+        client.insert("known_servers".to_owned(), known.join(","));
+    }
     reply::json(call, &json!({"config": config, "member": member, "stats": stats}))
 }
 
@@ -171,10 +180,13 @@ pub(in crate::api) async fn health(api: &Api, call: &Call) -> Result<Reply, ApiE
     let agent = &api.context.agent;
     let kinds: Vec<&str> =
         call.query.iter().filter(|(key, _)| key == "type").map(|(_, value)| value.as_str()).collect();
-    let (listed, leads) = {
+    let (mut listed, leads) = {
         let state = api.context.mirror.read();
         (state.revision > 0, state.leaders.contains_key("scheduler"))
     };
+    if let Some(directory) = &api.context.servers {
+        listed = directory.servers().await.is_ok_and(|servers| !servers.is_empty());
+    }
     let part = |name: &str, runs: bool, problem: Option<&str>| -> Option<Value> {
         let asked = kinds.contains(&name);
         let message = match (runs, problem) {
@@ -205,6 +217,10 @@ pub(in crate::api) async fn server_list(api: &Api, call: &Call) -> Result<Reply,
     if !api.context.agent.is_client {
         return Err(ApiError::not_built("Invalid method"));
     }
+    if let Some(directory) = &api.context.servers {
+        let known = directory.servers().await.map_err(ApiError::internal)?;
+        return reply::json(call, &known);
+    }
     peers(api, call).await
 }
 
@@ -227,12 +243,23 @@ pub(in crate::api) async fn regions(api: &Api, call: &Call) -> Result<Reply, Api
 }
 
 pub(in crate::api) async fn metrics(api: &Api, call: &Call) -> Result<Reply, ApiError> {
-    telemetry::observe_cluster(&figures(&api.context.mirror.read()));
-    if call.param("format") == Some("prometheus") {
-        let kind = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-        return Ok(reply::full(StatusCode::OK, kind, telemetry::prometheus_text()));
+    let is_prometheus = call.param("format") == Some("prometheus");
+    if is_prometheus && !api.context.config.prometheus {
+        let text = "Prometheus is not enabled".to_owned();
+        return Err(ApiError::Refused { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, text });
     }
-    reply::json(call, &telemetry::json_summary(api.now(), &api.context.agent.name))
+    if api.context.agent.is_server {
+        telemetry::observe_cluster(&figures(&api.context.mirror.read()));
+    }
+    let of_node = match &api.context.local {
+        Some(local) => local.figures().await,
+        None => Vec::new(),
+    };
+    if is_prometheus {
+        let kind = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+        return Ok(reply::full(StatusCode::OK, kind, telemetry::prometheus_text(&of_node)));
+    }
+    reply::json(call, &telemetry::json_summary(api.now(), &api.context.agent.name, &of_node))
 }
 
 fn figures(state: &State) -> ClusterFigures {

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use super::Reach;
 use super::find;
 use super::of_job;
+use super::tail::Tail;
 use crate::cli::context::Context;
 use crate::cli::context::Failure;
 use crate::cli::context::Outcome;
@@ -12,11 +14,7 @@ use crate::cli::output::Table;
 use crate::cli::registry::Run;
 use crate::cli::view::View;
 use crate::cli::view::rows;
-use crate::client::Client;
 use crate::client::FrameDecoder;
-
-const TAIL_LINES: i64 = 10;
-const BYTES_PER_LINE: i64 = 120;
 
 /// Looks into the directory of an allocation.
 #[derive(clap::Args, Clone, Debug)]
@@ -60,12 +58,12 @@ impl Run for AllocFs {
                 return Err(Failure::usage("This command takes one or two arguments: <allocation> [<path>]"));
             }
         };
-        let (client, alloc) = if self.job {
+        let (client, whole) = if self.job {
             of_job(context, wanted).await?
         } else {
             find(context, wanted, self.verbose).await?
         };
-        let alloc = alloc.text("ID");
+        let alloc = whole.text("ID");
         let stat = client.get(&format!("/v1/client/fs/stat/{alloc}"), &[("path", path)]).await;
         let stat = stat.map_err(|why| why.to_string())?.value;
         if self.stat {
@@ -90,7 +88,8 @@ impl Run for AllocFs {
             context.out.line(table.render());
             return Ok(0);
         }
-        self.contents(context, &client, alloc, path).await
+        let reach = Reach::of(context, &client, &whole).await;
+        self.contents(context, &reach, alloc, path).await
     }
 }
 
@@ -99,38 +98,35 @@ impl AllocFs {
         if self.bytes { file.int("Size").to_string() } else { format::size(file.int("Size")) }
     }
 
-    async fn contents(&self, context: &Context, client: &Client, alloc: &str, path: &str) -> Outcome {
+    async fn contents(&self, context: &Context, reach: &Reach, alloc: &str, path: &str) -> Outcome {
         let failed = |why: &dyn std::fmt::Display| Failure::from(format!("Error reading file: {why}"));
         if !self.f && !self.tail {
             let route = format!("/v1/client/fs/cat/{alloc}");
-            let mut body = client.stream(&route, &[("path", path)]).await.map_err(|why| failed(&why))?;
+            let mut body = reach.stream(&route, &[("path", path)]).await.map_err(|why| failed(&why))?;
             while let Some(piece) = body.next().await {
                 context.out.raw(&piece.map_err(|why| failed(&why))?);
             }
             return Ok(0);
         }
-        let distance = match (self.tail, self.n, self.c) {
-            (true, Some(_), Some(_)) => return Err("Only one of -n or -c may be set".into()),
-            (true, _, Some(bytes)) => Some(bytes),
-            (true, lines, None) => Some(lines.unwrap_or(TAIL_LINES) * BYTES_PER_LINE),
-            (false, ..) => None,
-        };
-        let offset = distance.unwrap_or(0).to_string();
+        let tail = Tail::of(self.tail, self.n, self.c).map_err(|why| failed(&why.text))?;
+        let offset = tail.offset.unwrap_or(0).to_string();
         let query = [
             ("path", path),
             ("follow", if self.f { "true" } else { "false" }),
-            ("origin", if distance.is_some() { "end" } else { "start" }),
+            ("origin", if tail.offset.is_some() { "end" } else { "start" }),
             ("offset", &offset),
         ];
         let route = format!("/v1/client/fs/stream/{alloc}");
-        let mut body = client.stream(&route, &query).await.map_err(|why| failed(&why))?;
+        let mut body = reach.stream(&route, &query).await.map_err(|why| failed(&why))?;
         let mut decoder = FrameDecoder::default();
+        let mut window = tail.window();
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|why| failed(&why))?;
             for frame in decoder.push(&piece).map_err(|why| failed(&why))? {
-                context.out.raw(&frame.data);
+                context.out.raw(&window.take(frame.data, self.f));
             }
         }
+        context.out.raw(&window.rest());
         Ok(0)
     }
 }

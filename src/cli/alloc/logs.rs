@@ -2,22 +2,18 @@
 
 use serde_json::Value;
 
+use super::Reach;
 use super::choose_task;
 use super::find;
 use super::of_job;
+use super::tail::Tail;
 use crate::cli::context::Context;
 use crate::cli::context::Failure;
 use crate::cli::context::Outcome;
 use crate::cli::registry::Run;
 use crate::cli::view::View;
-use crate::client::Client;
 use crate::client::ClientError;
 use crate::client::FrameDecoder;
-
-/// Lines shown by `-tail` unless a number is given.
-const TAIL_LINES: i64 = 10;
-/// How long a line is taken to be, in bytes, when looking for the last ones.
-const BYTES_PER_LINE: i64 = 120;
 
 /// Shows the output of a task.
 #[derive(clap::Args, Clone, Debug)]
@@ -76,7 +72,8 @@ impl Run for AllocLogs {
             (flag, _) => choose_task(&alloc, flag.as_deref(), self.verbose)
                 .map_err(|failure| format!("Failed to validate task: {}", failure.text))?,
         };
-        let stream = Stream { context, client: &client, alloc: &alloc, task: &task, flags: &self };
+        let reach = Reach::of(context, &client, &alloc).await;
+        let stream = Stream { context, reach: &reach, alloc: &alloc, task: &task, flags: &self };
         if self.f && !self.stdout && !self.stderr {
             let (out, err) = futures::join!(stream.show("stdout"), stream.show("stderr"));
             out.and(err)?;
@@ -90,7 +87,7 @@ impl Run for AllocLogs {
 /// One task's output.
 struct Stream<'a> {
     context: &'a Context,
-    client: &'a Client,
+    reach: &'a Reach,
     alloc: &'a Value,
     task: &'a str,
     flags: &'a AllocLogs,
@@ -99,25 +96,15 @@ struct Stream<'a> {
 impl Stream<'_> {
     async fn show(&self, kind: &str) -> Result<(), Failure> {
         let failed = |why: String| Failure::from(format!("Failed to read {kind} file: {why}"));
-        let lines = self.flags.n.filter(|n| *n >= 0);
-        let bytes = self.flags.c.filter(|c| *c >= 0);
-        let (offset, keep) = match (self.flags.tail, lines, bytes) {
-            (true, Some(_), Some(_)) => return Err(failed("both -n and -c set".to_owned())),
-            (true, None, Some(bytes)) => (Some(bytes), None),
-            (true, lines, None) => {
-                let lines = lines.unwrap_or(TAIL_LINES);
-                (Some(lines * BYTES_PER_LINE), Some(lines))
-            }
-            (false, ..) => (None, None),
-        };
-        self.copy(kind, offset, keep).await.map_err(|why| failed(format!("error reading file: {why}")))
+        let tail = Tail::of(self.flags.tail, self.flags.n, self.flags.c).map_err(|why| failed(why.text))?;
+        self.copy(kind, tail).await.map_err(|why| failed(format!("error reading file: {why}")))
     }
 
-    /// Copies from the start, or from `offset` bytes before the end; of the first window only `keep` lines.
-    async fn copy(&self, kind: &str, offset: Option<i64>, keep: Option<i64>) -> Result<(), ClientError> {
+    /// Copies from where `tail` begins.
+    async fn copy(&self, kind: &str, tail: Tail) -> Result<(), ClientError> {
         let path = format!("/v1/client/fs/logs/{}", self.alloc.text("ID"));
-        let distance = offset.unwrap_or(0).to_string();
-        let origin = if offset.is_some() { "end" } else { "start" };
+        let distance = tail.offset.unwrap_or(0).to_string();
+        let origin = if tail.offset.is_some() { "end" } else { "start" };
         let query = |follow: &'static str| {
             [
                 ("task", self.task),
@@ -131,28 +118,15 @@ impl Stream<'_> {
         let follow = if self.flags.f { "true" } else { "false" };
         let query = query(follow);
         let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut body = self.client.stream(&path, &query).await?;
+        let mut body = self.reach.stream(&path, &query).await?;
         let mut decoder = FrameDecoder::default();
-        let mut window = keep.map(|lines| (lines, Vec::new()));
+        let mut window = tail.window();
         while let Some(piece) = body.next().await {
             for frame in decoder.push(&piece?)? {
-                match &mut window {
-                    // What was there before is collected first: until the end, or the first pause.
-                    Some((lines, held)) => {
-                        held.extend_from_slice(&frame.data);
-                        if self.flags.f && (frame.data.is_empty() || held.len() as i64 >= offset.unwrap_or(0))
-                        {
-                            self.write(kind, last_lines(held, *lines));
-                            window = None;
-                        }
-                    }
-                    None => self.write(kind, &frame.data),
-                }
+                self.write(kind, &window.take(frame.data, self.flags.f));
             }
         }
-        if let Some((lines, held)) = window {
-            self.write(kind, last_lines(&held, lines));
-        }
+        self.write(kind, &window.rest());
         Ok(())
     }
 
@@ -162,36 +136,5 @@ impl Stream<'_> {
         } else {
             self.context.out.raw(bytes);
         }
-    }
-}
-
-/// The last lines of a text; a newline at the end begins no further line.
-fn last_lines(text: &[u8], lines: i64) -> &[u8] {
-    let mut seen = 0;
-    let body = text.strip_suffix(b"\n").unwrap_or(text);
-    if lines <= 0 {
-        return &[];
-    }
-    for (at, byte) in body.iter().enumerate().rev() {
-        if *byte == b'\n' {
-            seen += 1;
-            if seen == lines {
-                return &text[at + 1..];
-            }
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_lines_are_counted_from_the_end() {
-        assert_eq!(last_lines(b"a\nb\nc\n", 2), b"b\nc\n");
-        assert_eq!(last_lines(b"a\nb\nc", 1), b"c");
-        assert_eq!(last_lines(b"a\n", 5), b"a\n");
-        assert_eq!(last_lines(b"a\n", 0), b"");
     }
 }

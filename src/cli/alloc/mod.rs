@@ -1,10 +1,16 @@
 //! `alloc …`
 
 pub mod actions;
+pub mod checks;
+pub mod exec;
 pub mod fs;
 pub mod logs;
+pub mod pause;
 mod resources;
 pub mod status;
+mod tail;
+
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -19,10 +25,57 @@ use super::resolve::job_path;
 use super::tables;
 use super::view::View;
 use super::view::rows;
+use crate::client::Body;
 use crate::client::Client;
+use crate::client::ClientError;
+use crate::client::Query;
+use crate::client::Socket;
+
+/// The agent of an allocation is tried for this long before the request goes the long way.
+const NEAR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The two ways to what runs on a node: straight to its agent, and through whoever was asked so far.
+struct Reach {
+    near: Option<Client>,
+    far: Client,
+}
+
+impl Reach {
+    /// Looks up the agent of an allocation.
+    async fn of(context: &Context, client: &Client, alloc: &Value) -> Self {
+        let node = client.get(&format!("/v1/node/{}", alloc.text("NodeID")), &[]).await;
+        let address = node.map(|node| node.value.text("HTTPAddr").to_owned()).unwrap_or_default();
+        let is_same = client.address().ends_with(&format!("://{address}"));
+        let near = (!address.is_empty() && !is_same)
+            .then(|| context.client_at(client, &address, NEAR_PATIENCE).ok())
+            .flatten();
+        Self { near, far: client.clone() }
+    }
+
+    /// Reads an answer piece by piece. What the agent itself refuses is refused.
+    async fn stream(&self, path: &str, query: Query<'_>) -> Result<Body, ClientError> {
+        if let Some(near) = &self.near {
+            match near.stream(path, query).await {
+                Err(ClientError::Transport { .. }) => {}
+                answer => return answer,
+            }
+        }
+        self.far.stream(path, query).await
+    }
+
+    /// Opens a websocket; the long way if the straight one does not work for whatever reason.
+    async fn socket(&self, path: &str, query: Query<'_>) -> Result<Socket, ClientError> {
+        if let Some(near) = &self.near
+            && let Ok(socket) = near.socket(path, query).await
+        {
+            return Ok(socket);
+        }
+        self.far.socket(path, query).await
+    }
+}
 
 /// Finds an allocation by prefix and reads it whole. Gives a client for its namespace too.
-async fn find(context: &Context, wanted: &str, verbose: bool) -> Result<(Client, Value), Failure> {
+pub(super) async fn find(context: &Context, wanted: &str, verbose: bool) -> Result<(Client, Value), Failure> {
     let client = context.client().await?;
     let table = |many: &[Value]| tables::allocations(many, context.now(), verbose);
     let stub = resolve::one(client, Kind::Allocation, wanted, "Alloc ID", table).await?;
@@ -31,7 +84,7 @@ async fn find(context: &Context, wanted: &str, verbose: bool) -> Result<(Client,
     Ok((client, alloc))
 }
 
-async fn read(client: &Client, id: &str) -> Result<Value, Failure> {
+pub(super) async fn read(client: &Client, id: &str) -> Result<Value, Failure> {
     let answer = client.get(&format!("/v1/allocation/{id}"), &[]).await;
     Ok(answer.map_err(|why| format!("Error querying allocation: {why}"))?.value)
 }
@@ -68,7 +121,7 @@ fn tasks(alloc: &Value) -> Vec<String> {
 }
 
 /// The task that a flag names, or the only one.
-fn choose_task(alloc: &Value, flag: Option<&str>, verbose: bool) -> Result<String, Failure> {
+pub(super) fn choose_task(alloc: &Value, flag: Option<&str>, verbose: bool) -> Result<String, Failure> {
     let names = tasks(alloc);
     match (flag, names.as_slice()) {
         (Some(task), names) if names.iter().any(|name| name == task) => Ok(task.to_owned()),

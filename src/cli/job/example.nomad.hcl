@@ -159,6 +159,14 @@ job "example" {
       #   change_signal = "SIGHUP"
       # }
 
+      # Gives the task a token of Vault.
+      #
+      # vault {
+      #   role          = "redis"
+      #   change_mode   = "signal"
+      #   change_signal = "SIGHUP"
+      # }
+
       # How long the task has to end before it is killed.
       #
       # kill_timeout = "20s"

@@ -1,5 +1,6 @@
 //! `job …`
 
+pub mod action;
 pub mod actions;
 pub mod diff;
 pub mod dispatch;

@@ -19,6 +19,7 @@ use crate::cli::output::Table;
 use crate::cli::registry::Run;
 use crate::cli::resolve::job_path;
 use crate::cli::view::View;
+use crate::client::ClientError;
 use crate::model::time::Span;
 
 /// Tables of preempted allocations are summed up from this many rows.
@@ -56,14 +57,20 @@ impl Run for PlanJob {
         let client = context.client().await?.in_region(&written(&file.wire, "Region"));
         let client = client.in_namespace(&written(&file.wire, "Namespace"));
         let request = json!({ "Job": file.wire, "Diff": true, "PolicyOverride": self.policy_override });
-        let answer = client.put(&job_path(&file.job.id, "/plan"), &[], &request).await;
-        let plan = answer.map_err(|why| format!("Error during plan: {why}"))?.value;
+        let answer = client.put(&job_path(&file.parsed.job.id, "/plan"), &[], &request).await;
         let out = context.out;
+        let refused = |why: ClientError| {
+            let why = why.to_string();
+            format!("Error during plan: {why}{}", file.drawings(out, &why))
+        };
+        let plan = answer.map_err(refused)?.value;
         if show_diff {
             out.raw(diff::job(plan.field("Diff"), self.verbose, out).as_bytes());
         }
         out.line(out.paint(Style::Bold, "Scheduler dry-run:"));
-        for line in self.dry_run(context, &plan, &file.job.kind, file.job.periodic.as_ref()) {
+        let job = &file.parsed.job;
+        let periodic = job.periodic.as_ref().filter(|_| job.parameterized.is_none());
+        for line in self.dry_run(context, &plan, &job.kind, periodic) {
             out.line(line);
         }
         out.line("");
@@ -92,7 +99,7 @@ impl PlanJob {
         if failed.is_empty() {
             lines.push(out.paint(Style::BoldGreen, "- All tasks successfully allocated."));
         } else {
-            let text = if matches!(kind, "system" | "sysbatch") {
+            let text = if kind == "system" {
                 "- WARNING: Failed to place allocations on all nodes."
             } else {
                 "- WARNING: Failed to place all allocations."

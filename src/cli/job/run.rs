@@ -4,19 +4,20 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::print_warnings;
+use super::source::JobFile;
 use super::source::SourceFlags;
 use crate::cli::context::Context;
 use crate::cli::context::Failure;
 use crate::cli::context::Outcome;
 use crate::cli::format::quoted;
 use crate::cli::monitor;
+use crate::cli::output::Output;
 use crate::cli::present;
 use crate::cli::registry::Run;
 use crate::cli::resolve::job_path;
 use crate::cli::view::View;
 use crate::client::Client;
-use crate::jobspec;
-use crate::jobspec::Defaults;
+use crate::client::ClientError;
 
 /// Registers a job and follows what comes of it.
 #[derive(clap::Args, Clone, Debug)]
@@ -61,9 +62,10 @@ impl Run for RunJob {
         };
         let file = self.source.load(context, path)?;
         if self.output {
-            let mut job = file.job;
-            jobspec::canonicalize(&mut job, &Defaults::default());
-            context.out.line(present::pretty(&json!({ "Job": job })));
+            let text = present::pretty(&json!({ "Job": file.parsed.request() }));
+            // These stand only within texts.
+            let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+            context.out.line(text);
             return Ok(0);
         }
         let client = context.client().await?.in_region(&written(&file.wire, "Region"));
@@ -82,18 +84,20 @@ impl Run for RunJob {
         if self.policy_override {
             request["PolicyOverride"] = true.into();
         }
-        let answer = client.put("/v1/jobs", &[], &request).await.map_err(|why| submit_failure(&why))?.value;
+        let answer = client.put("/v1/jobs", &[], &request).await;
+        let answer = answer.map_err(|why| submit_failure(&file, context.out, &why))?.value;
         print_warnings(context.out, &file.warnings, &answer);
-        let is_periodic = file.job.periodic.is_some();
-        let is_parameterized = file.job.parameterized.is_some();
-        let watched = !(self.detach || is_periodic || is_parameterized || file.job.multiregion.is_some());
+        let is_periodic = file.parsed.job.periodic.is_some();
+        let is_parameterized = file.parsed.job.parameterized.is_some();
+        let watched =
+            !(self.detach || is_periodic || is_parameterized || file.parsed.job.multiregion.is_some());
         let eval = answer.text("EvalID");
         if watched && !eval.is_empty() {
             return monitor::follow(context, &client, eval, self.verbose).await;
         }
         context.out.line("Job registration successful");
         if is_periodic && !is_parameterized {
-            if let Some(next) = next_launch(context, &client, &file.job.id).await {
+            if let Some(next) = next_launch(context, &client, &file.parsed.job.id).await {
                 context.out.line(format!("Approximate next launch time: {next}"));
             }
         } else if !is_parameterized {
@@ -129,13 +133,13 @@ pub(super) fn in_zone(at: crate::model::time::Time, now: crate::model::time::Tim
 }
 
 /// What the server said against a job; a conflict of indexes is told apart.
-fn submit_failure(why: &crate::client::ClientError) -> Failure {
+fn submit_failure(file: &JobFile, out: Output, why: &ClientError) -> Failure {
     let text = why.to_string();
     match text.find("Enforcing job modify index") {
         Some(at) => {
             let text = text[at..].trim_end_matches(')');
             format!("{text}\nJob not updated").into()
         }
-        None => format!("Error submitting job: {text}").into(),
+        None => format!("Error submitting job: {text}{}", file.drawings(out, &text)).into(),
     }
 }

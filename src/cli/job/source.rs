@@ -9,11 +9,16 @@ use serde_json::json;
 use crate::cli::context::Context;
 use crate::cli::context::Failure;
 use crate::cli::format::quoted;
+use crate::cli::output::Output;
 use crate::jobspec;
+use crate::jobspec::Defaults;
 use crate::jobspec::Diagnostics;
+use crate::jobspec::Format;
+use crate::jobspec::Parsed;
+use crate::jobspec::Problem;
 use crate::jobspec::Source;
+use crate::jobspec::Validation;
 use crate::jobspec::Variables;
-use crate::model::job::Job;
 
 /// Flags about the job file.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -46,12 +51,37 @@ pub struct SourceFlags {
 
 /// A job as read from its file.
 pub struct JobFile {
-    pub job: Job,
+    pub parsed: Parsed,
     /// What is sent: only what the file says.
     pub wire: Value,
     /// What the server keeps about where the job came from.
     pub submission: Value,
     pub warnings: Vec<String>,
+}
+
+impl JobFile {
+    /// Checks the job as far as that is possible without a server; returns warnings about what was filled in, too.
+    pub fn validate(&self) -> Validation {
+        let mut job = self.parsed.job.clone();
+        let filled = jobspec::canonicalize(&mut job, &Defaults::default());
+        let mut validation = jobspec::validate(&job);
+        validation.warnings.splice(0..0, filled);
+        validation
+    }
+
+    /// The lines of the file that the server's `text` complains about, marked, after an empty line. Empty when the text is
+    /// about nothing in the file.
+    pub fn drawings(&self, out: Output, text: &str) -> String {
+        let problems: Vec<Problem> = self.validate().problems;
+        let told: Vec<Problem> = problems
+            .iter()
+            .flat_map(Problem::leaves)
+            .filter(|problem| text.contains(&problem.text))
+            .cloned()
+            .collect();
+        let drawn = self.parsed.outline.diagnostics(&told).report(out.is_colored());
+        if drawn.is_empty() { drawn } else { format!("\n\n{}", drawn.trim_end()) }
+    }
 }
 
 impl SourceFlags {
@@ -68,11 +98,11 @@ impl SourceFlags {
             let why = "Error getting job struct: Error parsing job file from";
             return Err(format!("{why} {path}: expected a JSON object").into());
         }
-        let variables = self.variables()?;
+        let variables = self.variables(context)?;
         let name = if path == "-" { "stdin" } else { path };
         let parsed = jobspec::parse(&Source { name, text: &text }, &variables)
             .map_err(|problems| self.refuse(context, path, &problems))?;
-        let mut wire = parsed.raw;
+        let mut wire = parsed.raw.clone();
         for (name, flag, fallback) in [
             ("ConsulToken", &self.consul_token, "CONSUL_HTTP_TOKEN"),
             ("ConsulNamespace", &self.consul_namespace, ""),
@@ -84,12 +114,13 @@ impl SourceFlags {
                 job.insert(name.to_owned(), value.into());
             }
         }
-        let submission = self.submission(&text, &variables);
+        let format = Format::of(&Source { name, text: &text });
+        let submission = self.submission(&text, format, &variables);
         let warnings = parsed.warnings.iter().map(ToString::to_string).collect();
-        Ok(JobFile { job: parsed.job, wire, submission, warnings })
+        Ok(JobFile { parsed, wire, submission, warnings })
     }
 
-    fn variables(&self) -> Result<Variables, Failure> {
+    fn variables(&self, context: &Context) -> Result<Variables, Failure> {
         let strict = match self.hcl2_strict.as_deref() {
             None => true,
             Some(text) => crate::cli::argv::parse_bool(text).ok_or_else(|| {
@@ -98,10 +129,11 @@ impl SourceFlags {
         };
         let mut flags = Vec::new();
         for pair in &self.var {
-            let (name, value) = pair.split_once('=').ok_or_else(|| {
-                Failure::from(format!("Invalid -var option {}: write 'name=value'", quoted(pair)))
-            })?;
-            flags.push((name.to_owned(), value.to_owned()));
+            // One without an equals sign means nothing, as in Nomad; that it is dropped is said.
+            match pair.split_once('=') {
+                Some((name, value)) => flags.push((name.to_owned(), value.to_owned())),
+                None => context.out.warn(format!("-var {} is ignored: write 'name=value'", quoted(pair))),
+            }
         }
         let mut files = Vec::new();
         for path in &self.var_file {
@@ -114,14 +146,14 @@ impl SourceFlags {
         Ok(variables.with_environment(std::env::vars()))
     }
 
-    fn submission(&self, text: &str, variables: &Variables) -> Value {
+    fn submission(&self, text: &str, format: Format, variables: &Variables) -> Value {
         let mut flags: BTreeMap<&str, &str> =
             variables.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         flags.extend(variables.flags.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let files: Vec<&str> = variables.files.iter().map(|(_, text)| text.as_str()).collect();
         json!({
             "Source": text,
-            "Format": if text.trim_start().starts_with('{') { "json" } else { "hcl2" },
+            "Format": format.name(),
             "VariableFlags": flags,
             "Variables": files.join("\n"),
         })

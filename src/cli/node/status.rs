@@ -308,9 +308,12 @@ impl NodeStatus {
     /// What the running allocations use, as their agent measures it.
     async fn utilisation(&self, client: &Client, node: &Value, allocs: &[Value]) -> Option<String> {
         let (mut ticks, mut bytes) = (0.0, 0);
-        for alloc in allocs.iter().filter(|alloc| is_running(alloc)) {
+        // Measuring takes a moment, so all of them are asked at once.
+        let asked = allocs.iter().filter(|alloc| is_running(alloc)).map(|alloc| {
             let path = format!("/v1/client/allocation/{}/stats", alloc.text("ID"));
-            let Ok(answer) = client.get(&path, &[]).await else { continue };
+            async move { client.get(&path, &[]).await }
+        });
+        for answer in futures::future::join_all(asked).await.into_iter().flatten() {
             let usage = answer.value.field("ResourceUsage").clone();
             ticks += usage.field("CpuStats").float("TotalTicks");
             let memory = usage.field("MemoryStats");

@@ -4,6 +4,7 @@ mod config;
 mod logs;
 mod network;
 mod pause;
+mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use bollard::errors::Error;
 use bollard::exec::CreateExecOptions;
 use bollard::exec::StartExecResults;
 use bollard::models::ContainerInspectResponse;
+use bollard::models::ContainerStatsResponse;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bollard::query_parameters::InspectContainerOptions;
@@ -52,6 +54,8 @@ use super::logs::LogFiles;
 use super::options::Options;
 use super::process::parse_signal;
 use super::refuse;
+use super::session::ExecRequest;
+use super::session::ExecSession;
 
 /// For answers that Docker gives at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -328,6 +332,30 @@ impl Docker {
     }
 }
 
+/// Docker's figures; their names depend on the version of control groups.
+fn usage(found: ContainerStatsResponse, pid: Option<i32>) -> TaskStats {
+    let cpu = found.cpu_stats.unwrap_or_default();
+    let time = cpu.cpu_usage.unwrap_or_default();
+    let throttling = cpu.throttling_data.unwrap_or_default();
+    let memory = found.memory_stats.unwrap_or_default();
+    let details = memory.stats.unwrap_or_default();
+    let detail = |names: [&str; 2]| names.iter().find_map(|name| details.get(*name).copied());
+    TaskStats {
+        cpu_time_ns: time.total_usage.unwrap_or(0),
+        user_ns: time.usage_in_usermode,
+        system_ns: time.usage_in_kernelmode,
+        throttled_periods: throttling.throttled_periods,
+        throttled_ns: throttling.throttled_time,
+        rss_bytes: detail(["rss", "anon"]).or(memory.usage).unwrap_or(0),
+        cache_bytes: detail(["cache", "file"]),
+        swap_bytes: details.get("swap").copied(),
+        usage_bytes: memory.usage,
+        max_usage_bytes: memory.max_usage,
+        pids: pid.into_iter().collect(),
+        ..TaskStats::default()
+    }
+}
+
 /// The first address of the container's networks.
 fn address(found: &ContainerInspectResponse) -> Option<String> {
     let networks = found.network_settings.as_ref()?.networks.as_ref()?;
@@ -484,12 +512,7 @@ impl Driver for Docker {
             Box::pin(client.stats(&container, Some(options))).next().await.ok_or(DriverError::NotFound)?;
         let stats = stats.map_err(recoverable)?;
         let pid = self.inspect(&container).await?.state.and_then(|state| state.pid);
-        let cpu = stats.cpu_stats.and_then(|cpu| cpu.cpu_usage).and_then(|usage| usage.total_usage);
-        Ok(TaskStats {
-            cpu_time_ns: cpu.unwrap_or(0),
-            rss_bytes: stats.memory_stats.and_then(|memory| memory.usage).unwrap_or(0),
-            pids: pid.and_then(|pid| i32::try_from(pid).ok()).into_iter().collect(),
-        })
+        Ok(usage(stats, pid.and_then(|pid| i32::try_from(pid).ok())))
     }
 
     async fn exec(
@@ -522,5 +545,9 @@ impl Driver for Docker {
         };
         let late = |_| DriverError::Recoverable(format!("command did not end within {timeout:?}"));
         tokio::time::timeout(timeout, run).await.map_err(late)?
+    }
+
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        session::start(self.client()?, &state_of(handle)?.container, request).await
     }
 }

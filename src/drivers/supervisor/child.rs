@@ -33,8 +33,10 @@ use nix::unistd::setuid;
 
 use super::spec::CommandSpec;
 
-/// Standard output and error of a new process.
-pub(super) struct Output<'a> {
+/// Standard input, output and error of a new process.
+pub(super) struct Streams<'a> {
+    /// Nothing to read when absent.
+    pub(super) stdin: Option<&'a OwnedFd>,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
 }
@@ -45,7 +47,7 @@ pub(super) struct Output<'a> {
 /// The text says which step failed and why.
 pub(super) fn spawn(
     command: &CommandSpec,
-    output: &Output<'_>,
+    streams: &Streams<'_>,
     prepare: impl FnOnce() -> Result<(), String>,
 ) -> Result<Pid, String> {
     let (errors_out, errors_in) =
@@ -54,7 +56,7 @@ pub(super) fn spawn(
     match unsafe { fork() }.map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Child => {
             drop(errors_out);
-            let Err(text) = become_program(command, output, prepare);
+            let Err(text) = become_program(command, streams, prepare);
             let _ = fs::File::from(errors_in).write_all(text.as_bytes());
             // SAFETY: ends this child without running anything that belongs to its parent.
             unsafe { libc::_exit(127) }
@@ -77,10 +79,10 @@ enum Never {}
 
 fn become_program(
     command: &CommandSpec,
-    output: &Output<'_>,
+    streams: &Streams<'_>,
     prepare: impl FnOnce() -> Result<(), String>,
 ) -> Result<Never, String> {
-    redirect(output).map_err(|error| format!("cannot redirect output: {error}"))?;
+    redirect(streams).map_err(|error| format!("cannot redirect input and output: {error}"))?;
     reset_signals();
     let _ = nix::unistd::setsid();
     prepare()?;
@@ -91,9 +93,10 @@ fn become_program(
     execute(command, &program)
 }
 
-fn redirect(output: &Output<'_>) -> io::Result<()> {
+fn redirect(streams: &Streams<'_>) -> io::Result<()> {
     let null = fs::File::open("/dev/null")?;
-    let ours = [null.as_raw_fd(), output.stdout.as_raw_fd(), output.stderr.as_raw_fd()];
+    let stdin = streams.stdin.map_or(null.as_raw_fd(), AsRawFd::as_raw_fd);
+    let ours = [stdin, streams.stdout.as_raw_fd(), streams.stderr.as_raw_fd()];
     // Descriptors may already have the numbers that are to be replaced: move them out of the way first.
     let mut moved = [0; 3];
     for (fd, moved) in ours.iter().zip(&mut moved) {
@@ -125,7 +128,8 @@ fn find_program(command: &CommandSpec) -> Result<std::path::PathBuf, String> {
     let found = command.candidates.iter().find(|path| path.is_file());
     let path = found.ok_or_else(|| command.not_found.clone())?;
     // Downloaded programs often lack the bit; host files are not writable from here and have it.
-    if let Ok(metadata) = path.metadata()
+    if !command.leave_mode
+        && let Ok(metadata) = path.metadata()
         && metadata.permissions().mode() & 0o111 == 0
     {
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(metadata.permissions().mode() | 0o555));

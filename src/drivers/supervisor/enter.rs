@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use nix::unistd::pipe2;
 
 use super::child;
-use super::child::Output;
+use super::child::Streams;
 use super::spec;
 use super::spec::ExecReply;
 use super::spec::ExecSpec;
@@ -39,7 +39,11 @@ pub(super) fn execute(spec: ExecSpec, connection: &UnixStream) -> i32 {
     i32::from(spec::send(connection, &reply).is_err())
 }
 
-fn run(mut spec: ExecSpec, connection: &UnixStream) -> Result<ExecReply, String> {
+/// Moves this process into the task, and completes the command's environment with the task's.
+///
+/// # Errors
+/// The task is gone, or cannot be entered.
+pub(super) fn enter(spec: &mut ExecSpec) -> Result<(), String> {
     let gone = || "the task is not running".to_owned();
     let task = spec.task.open().ok_or_else(gone)?;
     if spec.command.env.is_empty() {
@@ -49,14 +53,21 @@ fn run(mut spec: ExecSpec, connection: &UnixStream) -> Result<ExecReply, String>
     if let Err(error) = spec.cgroups.join() {
         return Err(error.to_string());
     }
-    enter_namespaces(&task, spec.isolated)?;
+    enter_namespaces(&task, spec.isolated)
+}
+
+fn run(mut spec: ExecSpec, connection: &UnixStream) -> Result<ExecReply, String> {
+    enter(&mut spec)?;
     let (from, to) = pipe2(OFlag::O_CLOEXEC).map_err(|error| format!("cannot make a pipe: {error}"))?;
-    let pid = child::spawn(&spec.command, &Output { stdout: &to, stderr: &to }, || Ok(()))?;
+    let pid = child::spawn(&spec.command, &Streams { stdin: None, stdout: &to, stderr: &to }, || Ok(()))?;
     drop(to);
     let deadline = Instant::now() + Duration::from_millis(spec.timeout_ms);
     let output = collect(from, connection, deadline);
     // Whoever still writes after the deadline, or after the agent has gone, is ended with its whole session.
-    let _ = killpg(pid, Signal::SIGKILL).ok().filter(|()| output.is_none());
+    if output.is_none() {
+        // It may have ended just now.
+        let _ = killpg(pid, Signal::SIGKILL);
+    }
     let code = exit_code(pid, deadline, output.is_none());
     match (output, code) {
         (Some(output), Some(code)) => Ok(ExecReply::Done { code, output }),

@@ -4,9 +4,11 @@
 
 mod child;
 mod enter;
+mod frames;
 mod relay;
 mod root;
 mod run;
+mod session;
 pub mod spec;
 
 pub use self::run::exit_file;
@@ -50,7 +52,10 @@ use self::spec::RelayReply;
 use self::spec::RelaySpec;
 use self::spec::Request;
 use self::spec::RunReply;
+use self::spec::SessionReply;
+use self::spec::SessionSpec;
 use self::spec::TaskSpec;
+use super::session::ExecSession;
 
 /// The hidden first argument that makes the program the helper.
 pub const ARGUMENT: &str = "supervise";
@@ -125,14 +130,34 @@ impl Supervisor {
         self.ask(Request::Relay(Box::new(spec))).await
     }
 
+    /// Runs a command inside a task with somebody at the other end. The inner error is for that person.
+    ///
+    /// # Errors
+    /// The helper cannot be started or ended without an answer.
+    pub async fn session(&self, spec: SessionSpec) -> io::Result<Result<ExecSession, String>> {
+        let (reply, connection) = self.converse(Request::Session(Box::new(spec))).await?;
+        match reply {
+            SessionReply::Failed(text) => Ok(Err(text)),
+            SessionReply::Started => frames::attach(connection).map(Ok),
+        }
+    }
+
     async fn ask<T: DeserializeOwned + Send + 'static>(&self, request: Request) -> io::Result<T> {
+        self.converse(request).await.map(|(answer, _)| answer)
+    }
+
+    /// Asks, and keeps the connection.
+    async fn converse<T: DeserializeOwned + Send + 'static>(
+        &self,
+        request: Request,
+    ) -> io::Result<(T, UnixStream)> {
         let this = self.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let (ours, theirs) = UnixStream::pair()?;
             this.hand_over(theirs.as_raw_fd())?;
             drop(theirs);
             spec::send(&ours, &request)?;
-            spec::receive(&ours)
+            Ok((spec::receive(&ours)?, ours))
         });
         answer.await.map_err(io::Error::other)?
     }
@@ -229,6 +254,7 @@ fn serve(connection: UnixStream) -> i32 {
         Ok(Request::Run(task)) => run::supervise(*task, connection),
         Ok(Request::Exec(exec)) => enter::execute(*exec, &connection),
         Ok(Request::Relay(relay)) => relay::relay(*relay, connection),
+        Ok(Request::Session(session)) => session::serve(*session, connection),
         Err(_) => 1,
     }
 }

@@ -37,7 +37,7 @@ use crate::drivers::logs::RotatingFile;
 use crate::drivers::process::Process;
 
 use super::child;
-use super::child::Output;
+use super::child::Streams;
 use super::root;
 use super::spec;
 use super::spec::RunReply;
@@ -124,7 +124,7 @@ fn start(spec: &mut TaskSpec) -> Result<(Running, Task), String> {
         unshare(CloneFlags::CLONE_NEWPID).map_err(|error| format!("cannot make a pid namespace: {error}"))?;
     }
     let score = spec.oom_score_adj;
-    let pid = child::spawn(&spec.command, &Output { stdout: &out, stderr: &err }, || {
+    let pid = child::spawn(&spec.command, &Streams { stdin: None, stdout: &out, stderr: &err }, || {
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
         if let Err(error) = spec.cgroups.join()
             && !spec.cgroups_optional

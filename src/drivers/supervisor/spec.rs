@@ -26,6 +26,8 @@ pub enum Request {
     Exec(Box<ExecSpec>),
     /// Keep the output of a task that someone else runs.
     Relay(Box<RelaySpec>),
+    /// Run one with somebody at the other end of the connection.
+    Session(Box<SessionSpec>),
 }
 
 /// A task to supervise.
@@ -60,6 +62,9 @@ pub struct CommandSpec {
     pub user: Option<UserIds>,
     /// What the task may be allowed to do; `None` changes nothing.
     pub capabilities: Option<Capabilities>,
+    /// Do not make a file executable that is not.
+    #[serde(default)]
+    pub leave_mode: bool,
 }
 
 /// Capability numbers.
@@ -125,6 +130,21 @@ pub struct RelaySpec {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum RelayReply {
     Started(Process),
+    Failed(String),
+}
+
+/// A command to run inside a task, interactively. Its time is not limited: it ends with the connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SessionSpec {
+    pub exec: ExecSpec,
+    pub tty: bool,
+}
+
+/// The answer to [`Request::Session`]. Once started, the connection carries frames (see `frames`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum SessionReply {
+    Started,
+    /// It cannot be started; the text is for the user.
     Failed(String),
 }
 

@@ -1,130 +1,118 @@
 //! Lists and maps.
 
-use hcl::Value;
-use hcl::eval::FuncArgs;
-
 use super::Answer;
-use super::Entry;
-use super::arity;
+use super::Args;
+use super::Function;
+use super::Map;
+use super::Number;
+use super::Value;
+use super::Wrong;
+use super::function;
 use super::list;
-use super::map;
 use super::number;
 use super::text;
+use super::text_list;
 use super::texts;
+use super::types;
 use super::whole;
-use crate::jobspec::variables::TypeExpr;
 
 /// Results with more elements than this are refused.
-const MAX_ELEMENTS: usize = 1_048_576;
+const MAX_ELEMENTS: usize = 262_144;
+/// The most numbers that `range` makes.
+const MAX_RANGE: usize = 1024;
 
-pub(super) const FUNCTIONS: &[Entry] = &[
-    ("chunklist", chunklist),
-    ("coalesce", |args| {
-        let found = args.iter().find(|value| !value.is_null()).cloned();
-        found.ok_or_else(|| "no non-null arguments".to_owned())
+const LIST: &str = "argument must be list, tuple, or set";
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("chunklist", &["list", "size"], chunklist),
+    function("coalesce", &["*?vals"], |args| {
+        let found = types::unified(args.to_vec()).into_iter().find(|value| !value.is_null());
+        found.ok_or_else(|| "no non-null arguments".into())
     }),
-    ("coalescelist", |args| {
+    function("coalescelist", &["*?vals"], |args| {
         let found = args.iter().find(|value| value.as_array().is_some_and(|items| !items.is_empty()));
-        found.cloned().ok_or_else(|| "no non-empty arguments".to_owned())
+        found.cloned().ok_or_else(|| "no non-null arguments".into())
     }),
-    ("compact", |args| {
-        arity(&args, 1, 1)?;
-        let kept = list(&args, 0)?.into_iter().filter(|item| !item.is_null() && item.as_str() != Some(""));
-        Ok(Value::Array(kept.collect()))
+    function("compact", &["list"], |args| {
+        let kept = text_list(args, 0)?.into_iter().flatten().filter(|item| !item.is_empty());
+        Ok(texts(kept))
     }),
-    ("concat", |args| {
-        let lists: Result<Vec<_>, _> = (0..args.len()).map(|index| list(&args, index)).collect();
-        Ok(Value::Array(lists?.into_iter().flatten().collect()))
-    }),
-    ("contains", |args| {
-        arity(&args, 2, 2)?;
-        Ok(Value::Bool(list(&args, 0)?.contains(&args[1])))
-    }),
-    ("distinct", |args| {
-        arity(&args, 1, 1)?;
-        Ok(Value::Array(distinct(list(&args, 0)?)))
-    }),
-    ("element", element),
-    ("flatten", |args| {
-        arity(&args, 1, 1)?;
-        Ok(Value::Array(flatten(list(&args, 0)?)))
-    }),
-    ("index", index),
-    ("keys", |args| {
-        arity(&args, 1, 1)?;
-        let mut keys: Vec<String> = map(&args, 0)?.into_iter().map(|(key, _)| key).collect();
-        keys.sort();
-        Ok(texts(keys))
-    }),
-    ("values", |args| {
-        arity(&args, 1, 1)?;
-        let mut pairs: Vec<_> = map(&args, 0)?.into_iter().collect();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Value::Array(pairs.into_iter().map(|(_, value)| value).collect()))
-    }),
-    ("length", length),
-    ("lookup", |args| {
-        arity(&args, 3, 3)?;
-        Ok(map(&args, 0)?.get(&text(&args, 1)?).cloned().unwrap_or_else(|| args[2].clone()))
-    }),
-    ("merge", |args| {
-        let mut out = hcl::Map::new();
-        for (index, value) in args.iter().enumerate() {
-            if !value.is_null() {
-                out.extend(map(&args, index)?);
-            }
+    function("concat", &["*seqs"], |args| {
+        if args.is_empty() {
+            return Err("at least one argument is required".into());
         }
-        Ok(Value::Object(out))
+        Ok(Value::Array(lists(args, "all arguments must be lists or tuples")?.concat()))
     }),
-    ("range", range),
-    ("setintersection", |args| {
-        let mut out = distinct(list(&args, 0)?);
-        for index in 1..args.len() {
-            let other = list(&args, index)?;
-            out.retain(|item| other.contains(item));
-        }
-        Ok(as_set(out))
+    function("contains", &["list", "value"], |args| {
+        let items = args[0].as_array().ok_or(LIST)?;
+        Ok(Value::Bool(items.contains(&args[1])))
     }),
-    ("setunion", |args| {
-        let lists: Result<Vec<_>, _> = (0..args.len()).map(|index| list(&args, index)).collect();
-        Ok(as_set(distinct(lists?.into_iter().flatten().collect())))
+    function("distinct", &["list"], |args| {
+        Ok(Value::Array(distinct(list(args, 0, "list required")?.to_vec())))
     }),
-    ("setproduct", setproduct),
-    ("slice", slice),
-    ("sort", |args| {
-        arity(&args, 1, 1)?;
-        let mut items: Vec<String> =
-            list(&args, 0)?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        if items.len() != args[0].as_array().map_or(0, Vec::len) {
-            return Err("list of string required".to_owned());
+    function("element", &["list", "index"], element),
+    function("flatten", &["list"], |args| {
+        let items = args[0].as_array().ok_or("can only flatten lists, sets and tuples")?;
+        Ok(Value::Array(flatten(items)))
+    }),
+    function("index", &["collection", "key"], index),
+    function("keys", &["inputMap"], |args| Ok(texts(entries(args, 0)?.keys().cloned()))),
+    function("values", &["mapping"], |args| Ok(Value::Array(entries(args, 0)?.values().cloned().collect()))),
+    function("length", &["collection"], |args| match &args[0] {
+        Value::Array(items) => Ok(Value::from(items.len())),
+        Value::Map(map) => Ok(Value::from(map.len())),
+        // An object has attributes, not elements.
+        _ => Err("collection must be a list, a map or a tuple".into()),
+    }),
+    function("lookup", &["inputMap", "key", "?default"], |args| {
+        let map = args[0].entries().ok_or("lookup() requires a map as the first argument")?;
+        Ok(map.get(&text(args, 1)?).cloned().unwrap_or_else(|| args[2].clone()))
+    }),
+    function("merge", &["*?maps"], merge),
+    function("range", &["*params"], range),
+    function("setintersection", &["first_set", "*other_sets"], setintersection),
+    function("setunion", &["first_set", "*other_sets"], |args| {
+        Ok(as_set(lists(args, "set required")?.concat()))
+    }),
+    function("setproduct", &["*sets"], setproduct),
+    function("slice", &["list", "start_index", "end_index"], slice),
+    function("sort", &["list"], |args| {
+        let mut items = Vec::new();
+        for (index, item) in text_list(args, 0)?.into_iter().enumerate() {
+            let null = || format!("given list element {index} is null; a null string cannot be sorted");
+            items.push(item.ok_or_else(null)?);
         }
         items.sort();
         Ok(texts(items))
     }),
-    ("zipmap", |args| {
-        arity(&args, 2, 2)?;
-        let (keys, values) = (list(&args, 0)?, list(&args, 1)?);
-        if keys.len() != values.len() {
-            return Err(format!(
-                "number of keys ({}) does not match number of values ({})",
-                keys.len(),
-                values.len()
-            ));
-        }
-        let keys: Option<Vec<String>> = keys.iter().map(|key| key.as_str().map(str::to_owned)).collect();
-        Ok(Value::Object(keys.ok_or("keys must be strings")?.into_iter().zip(values).collect()))
-    }),
-    ("convert", convert),
-    ("try", |_| Err("no expression succeeded".to_owned())),
+    function("zipmap", &["keys", "values"], zipmap),
 ];
 
-fn convert(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let kind = TypeExpr::parse(&text(&args, 1)?)?;
-    kind.convert(args[0].clone())
+fn entries<'a>(args: &'a Args, index: usize) -> Result<&'a Map, Wrong> {
+    args[index].entries().ok_or_else(|| Wrong::Argument(index, "must have map or object type".to_owned()))
 }
 
+/// All arguments as lists.
+fn lists(args: &Args, required: &str) -> Result<Vec<Vec<Value>>, Wrong> {
+    let mut out = Vec::new();
+    let mut total = 0;
+    for index in 0..args.len() {
+        let items = list(args, index, required)?;
+        total += items.len();
+        if total > MAX_ELEMENTS {
+            return Err(format!("the result has more than {MAX_ELEMENTS} elements").into());
+        }
+        out.push(items.to_vec());
+    }
+    Ok(out)
+}
+
+/// The first of equal elements. Texts, the common case, are found by their order.
 fn distinct(items: Vec<Value>) -> Vec<Value> {
+    if items.iter().all(Value::is_string) {
+        let mut seen = std::collections::BTreeSet::new();
+        return items.into_iter().filter(|item| seen.insert(item.as_str().map(str::to_owned))).collect();
+    }
     let mut out: Vec<Value> = Vec::new();
     for item in items {
         if !out.contains(&item) {
@@ -134,95 +122,115 @@ fn distinct(items: Vec<Value>) -> Vec<Value> {
     out
 }
 
-/// Sets of texts are in order.
-fn as_set(mut items: Vec<Value>) -> Value {
-    if items.iter().all(Value::is_string) {
-        items.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
-    }
+fn as_set(items: Vec<Value>) -> Value {
+    let mut items = distinct(types::unified(items));
+    types::in_order(&mut items);
     Value::Array(items)
 }
 
-fn flatten(items: Vec<Value>) -> Vec<Value> {
-    items
-        .into_iter()
-        .flat_map(|item| match item {
-            Value::Array(inner) => flatten(inner),
-            other => vec![other],
-        })
-        .collect()
+fn flatten(items: &[Value]) -> Vec<Value> {
+    let mut out = Vec::new();
+    for item in items {
+        match item {
+            Value::Array(inner) => out.extend(flatten(inner)),
+            other => out.push(other.clone()),
+        }
+    }
+    out
 }
 
-fn chunklist(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let items = list(&args, 0)?;
-    let size = usize::try_from(whole(&args, 1)?).map_err(|_| "the size argument must be positive")?;
+fn chunklist(args: &Args) -> Answer {
+    let items = list(args, 0, "list required")?;
+    let size = usize::try_from(whole(args, 1)?).map_err(|_| "the size argument must be positive")?;
     let size = if size == 0 { items.len().max(1) } else { size };
     Ok(Value::Array(items.chunks(size).map(|chunk| Value::Array(chunk.to_vec())).collect()))
 }
 
-fn element(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let items = list(&args, 0)?;
-    let index = whole(&args, 1)?;
-    let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    if count == 0 {
-        return Err("cannot use element function with an empty list".to_owned());
+fn element(args: &Args) -> Answer {
+    let items = list(args, 0, "list required")?;
+    let index = whole(args, 1)?;
+    if items.is_empty() {
+        return Err("cannot use element function with an empty list".into());
     }
     let index = usize::try_from(index).map_err(|_| "cannot use element function with a negative index")?;
     Ok(items[index % items.len()].clone())
 }
 
-fn index(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
+fn index(args: &Args) -> Answer {
     let found = match &args[0] {
-        Value::Array(items) => usize::try_from(whole(&args, 1)?).ok().and_then(|index| items.get(index)),
-        Value::Object(map) => map.get(&text(&args, 1)?),
-        _ => return Err("collection must be a list, a map or a tuple".to_owned()),
+        Value::Array(items) => match &args[1] {
+            Value::Number(number) => types::whole(*number)
+                .and_then(|index| usize::try_from(index).ok())
+                .and_then(|index| items.get(index)),
+            _ => return Err("key for list must be number".into()),
+        },
+        Value::Map(map) => match &args[1] {
+            Value::String(key) => map.get(key),
+            _ => return Err("key for map must be string".into()),
+        },
+        _ => return Err("collection must be a list, a map or a tuple".into()),
     };
-    found.cloned().ok_or_else(|| "key does not exist".to_owned())
+    found.cloned().ok_or_else(|| "invalid index".into())
 }
 
-fn length(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
-    match &args[0] {
-        Value::Array(items) => Ok(Value::from(items.len())),
-        Value::Object(map) => Ok(Value::from(map.len())),
-        _ => Err("collection must be a list, a map or a tuple".to_owned()),
+fn merge(args: &Args) -> Answer {
+    let mut out = Map::new();
+    let mut only_maps = !args.is_empty();
+    for value in args.iter().filter(|value| !value.is_null()) {
+        let wrong = || format!("arguments must be maps or objects, got {:?}", value.type_name());
+        only_maps &= matches!(value, Value::Map(_));
+        out.extend(value.entries().ok_or_else(wrong)?.clone());
     }
+    Ok(if only_maps { Value::Map(out) } else { Value::Object(out) })
 }
 
-fn range(args: FuncArgs) -> Answer {
-    arity(&args, 1, 3)?;
-    let (start, limit) =
-        if args.len() == 1 { (0.0, number(&args, 0)?) } else { (number(&args, 0)?, number(&args, 1)?) };
-    let step = if args.len() == 3 {
-        number(&args, 2)?
-    } else if limit < start {
-        -1.0
-    } else {
-        1.0
+fn range(args: &Args) -> Answer {
+    let numbers = (0..args.len()).map(|index| number(args, index).map(Number::as_f64));
+    let numbers: Vec<f64> = numbers.collect::<Result<_, _>>()?;
+    let (start, end, step) = match numbers.as_slice() {
+        [end] => (0.0, *end, None),
+        [start, end] => (*start, *end, None),
+        [start, end, step] => (*start, *end, Some(*step)),
+        _ => return Err("must have one, two, or three arguments".into()),
     };
-    if step == 0.0 {
-        return Err("step must not be zero".to_owned());
+    let step = step.unwrap_or(if end < start { -1.0 } else { 1.0 });
+    if step > 0.0 && end < start {
+        let why = "end must be greater than start when step is positive";
+        return Err(Wrong::Argument(0, why.to_owned()));
+    }
+    if step < 0.0 && end > start {
+        return Err(Wrong::Argument(0, "end must be less than start when step is negative".to_owned()));
     }
     let mut out = Vec::new();
     let mut next = start;
-    while if step > 0.0 { next < limit } else { next > limit } {
-        if out.len() >= 1024 {
-            return Err("more than 1024 values were generated; either decrease the difference between start and end or use a smaller step".to_owned());
+    while if step < 0.0 { next > end } else { next < end } {
+        if out.len() >= MAX_RANGE {
+            let way_out = "either decrease the difference between start and end or use a smaller step";
+            return Err(format!("more than {MAX_RANGE} values were generated; {way_out}").into());
         }
-        out.push(super::from_number(next));
+        out.push(Value::Number(Number::computed(next)));
         next += step;
     }
     Ok(Value::Array(out))
 }
 
-fn setproduct(args: FuncArgs) -> Answer {
+fn setintersection(args: &Args) -> Answer {
+    let mut sets = lists(args, "set required")?.into_iter();
+    let mut out = sets.next().unwrap_or_default();
+    for other in sets {
+        out.retain(|item| other.contains(item));
+    }
+    Ok(as_set(out))
+}
+
+fn setproduct(args: &Args) -> Answer {
+    if args.len() < 2 {
+        return Err("at least two arguments are required".into());
+    }
     let mut out = vec![Vec::new()];
-    for index in 0..args.len() {
-        let items = list(&args, index)?;
+    for items in lists(args, "a set or a list is required")? {
         if out.len().saturating_mul(items.len()) > MAX_ELEMENTS {
-            return Err(format!("the product has more than {MAX_ELEMENTS} elements"));
+            return Err(format!("the product has more than {MAX_ELEMENTS} elements").into());
         }
         let extend = |row: &Vec<Value>| -> Vec<Vec<Value>> {
             items.iter().map(|item| row.iter().cloned().chain([item.clone()]).collect()).collect()
@@ -232,14 +240,35 @@ fn setproduct(args: FuncArgs) -> Answer {
     Ok(Value::Array(out.into_iter().map(Value::Array).collect()))
 }
 
-fn slice(args: FuncArgs) -> Answer {
-    arity(&args, 3, 3)?;
-    let items = list(&args, 0)?;
-    let start = usize::try_from(whole(&args, 1)?).map_err(|_| "start index must not be less than zero")?;
-    let end = usize::try_from(whole(&args, 2)?).map_err(|_| "end index must not be less than zero")?;
-    if start > end {
-        return Err("start index must not be greater than end index".to_owned());
+fn slice(args: &Args) -> Answer {
+    let items = list(args, 0, "list required")?;
+    let wrong = |index: usize, why: &str| Wrong::Argument(index, why.to_owned());
+    let start =
+        usize::try_from(whole(args, 1)?).map_err(|_| wrong(1, "start index must not be less than zero"))?;
+    let end =
+        usize::try_from(whole(args, 2)?).map_err(|_| wrong(2, "end index must not be less than zero"))?;
+    if end > items.len() {
+        return Err(wrong(2, "end index must not be greater than the length of the list"));
     }
-    let part = items.get(start..end).ok_or("end index must not be greater than the length of the list")?;
+    let part =
+        items.get(start..end).ok_or_else(|| wrong(1, "start index must not be greater than end index"))?;
     Ok(Value::Array(part.to_vec()))
+}
+
+fn zipmap(args: &Args) -> Answer {
+    let keys = text_list(args, 0)?;
+    let values = list(args, 1, "list required")?;
+    if keys.len() != values.len() {
+        return Err(format!(
+            "number of keys ({}) does not match number of values ({})",
+            keys.len(),
+            values.len()
+        )
+        .into());
+    }
+    let mut out = Map::new();
+    for (key, value) in keys.into_iter().zip(values) {
+        out.insert(key.ok_or("keys must not be null")?, value.clone());
+    }
+    Ok(Value::Object(out))
 }

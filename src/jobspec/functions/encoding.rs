@@ -2,91 +2,96 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hcl::Value;
-use hcl::eval::FuncArgs;
 use percent_encoding::AsciiSet;
 use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
 
 use super::Answer;
-use super::Entry;
-use super::arity;
+use super::Args;
+use super::Function;
+use super::Value;
+use super::function;
 use super::text;
+use super::yaml;
 use crate::jobspec::values;
 
-pub(super) const FUNCTIONS: &[Entry] = &[
-    ("base64encode", |args| {
-        arity(&args, 1, 1)?;
-        Ok(Value::String(STANDARD.encode(text(&args, 0)?)))
-    }),
-    ("base64decode", base64decode),
-    ("csvdecode", csvdecode),
-    ("jsonencode", |args| {
-        arity(&args, 1, 1)?;
-        Ok(Value::String(json(&args[0])))
-    }),
-    ("jsondecode", jsondecode),
-    ("urlencode", urlencode),
-    ("yamlencode", |args| {
-        arity(&args, 1, 1)?;
-        let mut out = String::new();
-        yaml(&args[0], 0, false, &mut out);
-        Ok(Value::String(out))
-    }),
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("base64encode", &["str"], |args| Ok(Value::String(STANDARD.encode(text(args, 0)?)))),
+    function("base64decode", &["str"], base64decode),
+    function("csvdecode", &["str"], csvdecode),
+    function("jsonencode", &["?val"], |args| Ok(Value::String(json(&args[0])))),
+    function("jsondecode", &["str"], jsondecode),
+    function("urlencode", &["str"], urlencode),
+    function("yamldecode", &["src"], yaml::decode),
+    function("yamlencode", &["?value"], yaml::encode),
 ];
 
 /// What a query string leaves as it is; blanks become `+`.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
 
-fn urlencode(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
-    let written = text(&args, 0)?;
+fn urlencode(args: &Args) -> Answer {
+    let written = text(args, 0)?;
     Ok(Value::String(utf8_percent_encode(&written, QUERY).to_string().replace(' ', "+")))
 }
 
-fn base64decode(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
+fn base64decode(args: &Args) -> Answer {
     let bytes =
-        STANDARD.decode(text(&args, 0)?).map_err(|error| format!("failed to decode base64 data: {error}"))?;
+        STANDARD.decode(text(args, 0)?).map_err(|error| format!("failed to decode base64 data: {error}"))?;
     let decoded = String::from_utf8(bytes);
     decoded
         .map(Value::String)
-        .map_err(|_| "the result of decoding the provided string is not valid UTF-8".to_owned())
+        .map_err(|_| "the result of decoding the provided string is not valid UTF-8".into())
 }
 
 /// JSON with sorted keys and with `<`, `>` and `&` escaped.
 pub(super) fn json(value: &Value) -> String {
-    let plain = sorted(values::to_json(value.clone())).to_string();
-    plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
-}
-
-fn sorted(value: serde_json::Value) -> serde_json::Value {
     match value {
-        serde_json::Value::Object(map) => {
-            let mut pairs: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
-            pairs.sort_by(|a, b| a.0.cmp(&b.0));
-            serde_json::Value::Object(pairs.into_iter().collect())
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(json).collect();
+            format!("[{}]", items.join(","))
         }
-        serde_json::Value::Array(items) => serde_json::Value::Array(items.into_iter().map(sorted).collect()),
-        other => other,
+        Value::Object(map) | Value::Map(map) => {
+            let entries: Vec<String> =
+                map.iter().map(|(key, value)| format!("{}:{}", json_text(key), json(value))).collect();
+            format!("{{{}}}", entries.join(","))
+        }
+        Value::String(text) => json_text(text),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Null => "null".to_owned(),
     }
 }
 
-fn jsondecode(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
+fn json_text(text: &str) -> String {
+    let plain = serde_json::Value::String(text.to_owned()).to_string();
+    let mut out = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn jsondecode(args: &Args) -> Answer {
     let value: serde_json::Value =
-        serde_json::from_str(&text(&args, 0)?).map_err(|error| error.to_string())?;
+        serde_json::from_str(&text(args, 0)?).map_err(|error| error.to_string())?;
     Ok(values::from_json(&value))
 }
 
-fn csvdecode(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
-    let mut rows = csv_rows(&text(&args, 0)?)?.into_iter();
+fn csvdecode(args: &Args) -> Answer {
+    let mut rows = csv_rows(&text(args, 0)?)?.into_iter();
     let header = rows.next().ok_or("missing header line")?;
+    for (index, name) in header.iter().enumerate() {
+        if header[..index].contains(name) {
+            return Err(format!("duplicate column name {name:?}").into());
+        }
+    }
     let mut out = Vec::new();
     for (index, row) in rows.enumerate() {
         if row.len() != header.len() {
-            return Err(format!("wrong number of fields in row {}", index + 2));
+            return Err(format!("CSV parse error on line {}: wrong number of fields", index + 2).into());
         }
         let pairs = header.iter().cloned().zip(row.into_iter().map(Value::String));
         out.push(Value::Object(pairs.collect()));
@@ -123,54 +128,4 @@ fn csv_rows(written: &str) -> Result<Vec<Vec<String>>, String> {
         rows.push(row);
     }
     Ok(rows)
-}
-
-/// Block-style YAML with quoted keys and texts.
-fn yaml(value: &Value, depth: usize, inside: bool, out: &mut String) {
-    let pad = "  ".repeat(depth);
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            let mut keys: Vec<_> = map.keys().collect();
-            keys.sort();
-            for (index, key) in keys.into_iter().enumerate() {
-                let lead = if inside && index == 0 { "" } else { pad.as_str() };
-                out.push_str(&format!("{lead}{}:", json(&Value::String(key.clone()))));
-                yaml_child(&map[key.as_str()], depth, out);
-            }
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for (index, item) in items.iter().enumerate() {
-                let lead = if inside && index == 0 { "" } else { pad.as_str() };
-                out.push_str(&format!("{lead}- "));
-                yaml(item, depth + 1, true, out);
-            }
-        }
-        Value::String(text) => {
-            out.push_str(&json(&Value::String(text.clone())));
-            out.push('\n');
-        }
-        other => {
-            out.push_str(&json(other));
-            out.push('\n');
-        }
-    }
-}
-
-fn yaml_child(value: &Value, depth: usize, out: &mut String) {
-    let empty =
-        value.as_object().is_some_and(|map| map.is_empty()) || value.as_array().is_some_and(Vec::is_empty);
-    match value {
-        Value::Object(_) if !empty => {
-            out.push('\n');
-            yaml(value, depth + 1, false, out);
-        }
-        Value::Array(_) if !empty => {
-            out.push('\n');
-            yaml(value, depth, false, out);
-        }
-        other => {
-            out.push(' ');
-            yaml(other, depth, true, out);
-        }
-    }
 }

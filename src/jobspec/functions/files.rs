@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hcl::Value;
-use hcl::eval::FuncArgs;
 
 use super::Answer;
-use super::Entry;
-use super::arity;
+use super::Args;
+use super::Function;
+use super::Value;
+use super::Wrong;
+use super::function;
 use super::text;
 use super::texts;
 
@@ -19,24 +20,19 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// `fileset` looks at no more entries than this.
 const MAX_ENTRIES: usize = 100_000;
 
-pub(super) const FUNCTIONS: &[Entry] = &[
-    ("abspath", abspath),
-    ("basename", basename),
-    ("dirname", dirname),
-    ("file", file),
-    ("filebase64", filebase64),
-    ("fileexists", fileexists),
-    ("fileset", fileset),
-    ("pathexpand", |args| path(&args, 0).map(|path| shown(&path))),
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("abspath", &["path"], abspath),
+    function("basename", &["path"], basename),
+    function("dirname", &["path"], dirname),
+    function("file", &["path"], file),
+    function("filebase64", &["path"], filebase64),
+    function("fileexists", &["path"], fileexists),
+    function("fileset", &["path", "pattern"], fileset),
+    function("pathexpand", &["path"], |args| path(args, 0).map(|path| shown(&path))),
 ];
 
-/// Stands in for every function of this file where files must not be read.
-pub(super) fn disabled(_: FuncArgs) -> Answer {
-    Err("filesystem function disabled".to_owned())
-}
-
 /// The argument at `index` as a path, with `~` expanded.
-fn path(args: &FuncArgs, index: usize) -> Result<PathBuf, String> {
+fn path(args: &Args, index: usize) -> Result<PathBuf, Wrong> {
     let written = text(args, index)?;
     match (written.strip_prefix('~'), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
@@ -50,55 +46,50 @@ fn shown(path: &Path) -> Value {
     Value::String(path.to_string_lossy().into_owned())
 }
 
-fn read(args: &FuncArgs) -> Result<Vec<u8>, String> {
-    arity(args, 1, 1)?;
+fn read(args: &Args) -> Result<Vec<u8>, Wrong> {
     let path = path(args, 0)?;
     let failed = |error: std::io::Error| format!("failed to read {}: {error}", path.display());
     if std::fs::metadata(&path).map_err(failed)?.len() > MAX_FILE_BYTES {
-        return Err(format!("{} is larger than {MAX_FILE_BYTES} bytes", path.display()));
+        return Err(format!("{} is larger than {MAX_FILE_BYTES} bytes", path.display()).into());
     }
-    std::fs::read(&path).map_err(failed)
+    Ok(std::fs::read(&path).map_err(failed)?)
 }
 
-fn file(args: FuncArgs) -> Answer {
-    let contents = String::from_utf8(read(&args)?);
+fn file(args: &Args) -> Answer {
+    let contents = String::from_utf8(read(args)?);
     contents.map(Value::String).map_err(|_| {
-        format!(
-            "contents of {} are not valid UTF-8; use filebase64 instead",
-            text(&args, 0).unwrap_or_default()
-        )
+        let path = text(args, 0).unwrap_or_default();
+        format!("contents of {path} are not valid UTF-8; use filebase64 instead").into()
     })
 }
 
-fn filebase64(args: FuncArgs) -> Answer {
-    Ok(Value::String(STANDARD.encode(read(&args)?)))
+fn filebase64(args: &Args) -> Answer {
+    Ok(Value::String(STANDARD.encode(read(args)?)))
 }
 
-fn fileexists(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
-    Ok(Value::Bool(path(&args, 0)?.is_file()))
+fn fileexists(args: &Args) -> Answer {
+    Ok(Value::Bool(path(args, 0)?.is_file()))
 }
 
-fn abspath(args: FuncArgs) -> Answer {
-    let path = path(&args, 0)?;
-    std::path::absolute(&path).map(|path| shown(&path)).map_err(|error| error.to_string())
+fn abspath(args: &Args) -> Answer {
+    let path = path(args, 0)?;
+    std::path::absolute(&path).map(|path| shown(&path)).map_err(|error| error.to_string().into())
 }
 
-fn basename(args: FuncArgs) -> Answer {
-    let path = path(&args, 0)?;
+fn basename(args: &Args) -> Answer {
+    let path = path(args, 0)?;
     Ok(Value::String(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()))
 }
 
-fn dirname(args: FuncArgs) -> Answer {
-    let path = path(&args, 0)?;
+fn dirname(args: &Args) -> Answer {
+    let path = path(args, 0)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(shown(parent.unwrap_or(Path::new("."))))
 }
 
-fn fileset(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let root = path(&args, 0)?;
-    let pattern = glob(&text(&args, 1)?)?;
+fn fileset(args: &Args) -> Answer {
+    let root = path(args, 0)?;
+    let pattern = glob(&text(args, 1)?)?;
     let mut found = Vec::new();
     let mut pending = vec![root.clone()];
     let mut seen = 0;
@@ -107,7 +98,7 @@ fn fileset(args: FuncArgs) -> Answer {
             let path = entry.map_err(|error| error.to_string())?.path();
             seen += 1;
             if seen > MAX_ENTRIES {
-                return Err(format!("{} holds more than {MAX_ENTRIES} entries", root.display()));
+                return Err(format!("{} holds more than {MAX_ENTRIES} entries", root.display()).into());
             }
             if path.is_dir() && !path.is_symlink() {
                 pending.push(path);

@@ -4,21 +4,21 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
-use hcl::Value;
-use hcl::eval::FuncArgs;
-
 use super::Answer;
-use super::Entry;
-use super::arity;
+use super::Args;
+use super::Function;
+use super::Value;
+use super::Wrong;
+use super::function;
 use super::text;
 use super::texts;
 use super::whole;
 
-pub(super) const FUNCTIONS: &[Entry] = &[
-    ("cidrhost", cidrhost),
-    ("cidrnetmask", cidrnetmask),
-    ("cidrsubnet", cidrsubnet),
-    ("cidrsubnets", cidrsubnets),
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("cidrhost", &["prefix", "hostnum"], cidrhost),
+    function("cidrnetmask", &["prefix"], cidrnetmask),
+    function("cidrsubnet", &["prefix", "newbits", "netnum"], cidrsubnet),
+    function("cidrsubnets", &["prefix", "*newbits"], cidrsubnets),
 ];
 
 /// A range: its first address as a number, the length of the prefix, and the width of an address in bits.
@@ -80,54 +80,55 @@ impl Prefix {
     }
 }
 
-fn cidrhost(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let prefix = Prefix::parse(&text(&args, 0)?)?;
-    let number = whole(&args, 1)?;
+fn cidrhost(args: &Args) -> Answer {
+    let prefix = Prefix::parse(&text(args, 0)?)?;
+    let number = whole(args, 1)?;
     let size = prefix.size();
     let distance = u128::from(number.unsigned_abs());
     let within = if number < 0 { distance <= size } else { distance < size };
     if !within {
-        return Err(format!("prefix of {} does not accommodate a host numbered {number}", prefix.length));
+        return Err(
+            format!("prefix of {} does not accommodate a host numbered {number}", prefix.length).into()
+        );
     }
     let offset = if number < 0 { size - distance } else { distance };
     Ok(Value::String(prefix.address(prefix.base + offset)))
 }
 
-fn cidrnetmask(args: FuncArgs) -> Answer {
-    arity(&args, 1, 1)?;
-    let prefix = Prefix::parse(&text(&args, 0)?)?;
+fn cidrnetmask(args: &Args) -> Answer {
+    let prefix = Prefix::parse(&text(args, 0)?)?;
     if prefix.width != 32 {
-        return Err("IPv6 addresses cannot have a netmask".to_owned());
+        return Err("IPv6 addresses cannot have a netmask".into());
     }
     let mask = u32::MAX.checked_shl(32 - prefix.length).unwrap_or(0);
     Ok(Value::String(Ipv4Addr::from(mask).to_string()))
 }
 
-fn bits(args: &FuncArgs, index: usize) -> Result<u32, String> {
-    u32::try_from(whole(args, index)?).map_err(|_| "must extend prefix by at least one bit".to_owned())
+fn bits(args: &Args, index: usize) -> Result<u32, Wrong> {
+    u32::try_from(whole(args, index)?)
+        .map_err(|_| Wrong::Argument(index, "must extend prefix by at least one bit".to_owned()))
 }
 
-fn cidrsubnet(args: FuncArgs) -> Answer {
-    arity(&args, 3, 3)?;
-    let number = u128::try_from(whole(&args, 2)?).map_err(|_| "the subnet number must not be negative")?;
-    let subnet = Prefix::parse(&text(&args, 0)?)?.subnet(bits(&args, 1)?, number)?;
+fn cidrsubnet(args: &Args) -> Answer {
+    let number = u128::try_from(whole(args, 2)?).map_err(|_| "the subnet number must not be negative")?;
+    let subnet = Prefix::parse(&text(args, 0)?)?.subnet(bits(args, 1)?, number)?;
     Ok(Value::String(subnet.written()))
 }
 
-fn cidrsubnets(args: FuncArgs) -> Answer {
-    let prefix = Prefix::parse(&text(&args, 0)?)?;
+fn cidrsubnets(args: &Args) -> Answer {
+    let prefix = Prefix::parse(&text(args, 0)?)?;
     let mut next = prefix.base;
     let mut out = Vec::new();
     for index in 1..args.len() {
-        let length = prefix.subnet(bits(&args, index)?, 0)?.length;
+        let length = prefix.subnet(bits(args, index)?, 0)?.length;
         let step = Prefix { base: next, length, width: prefix.width };
         let size = step.size();
         let start = next.div_ceil(size).checked_mul(size).ok_or("not enough remaining address space")?;
         if start - prefix.base > prefix.size() - size {
             return Err(format!(
                 "not enough remaining address space for a subnet with a prefix of {length} bits"
-            ));
+            )
+            .into());
         }
         out.push(Prefix { base: start, ..step }.written());
         next = start.saturating_add(size);

@@ -4,52 +4,46 @@ use chrono::DateTime;
 use chrono::FixedOffset;
 use chrono::SecondsFormat;
 use chrono::TimeDelta;
-use hcl::Value;
-use hcl::eval::FuncArgs;
 
 use crate::model::time::Span;
 
 use super::Answer;
-use super::Entry;
-use super::arity;
+use super::Args;
+use super::Function;
+use super::Value;
+use super::Wrong;
+use super::function;
 use super::text;
 
-pub(super) const FUNCTIONS: &[Entry] = &[("formatdate", formatdate), ("timeadd", timeadd)];
+pub(super) const FUNCTIONS: &[Function] = &[
+    function("formatdate", &["format", "time"], formatdate),
+    function("timeadd", &["timestamp", "duration"], timeadd),
+];
 
-fn stamp(written: &str) -> Result<DateTime<FixedOffset>, String> {
-    DateTime::parse_from_rfc3339(written).map_err(|_| format!("not a valid RFC3339 timestamp: {written:?}"))
+/// The argument at `index` as a point in time.
+fn stamp(args: &Args, index: usize) -> Result<DateTime<FixedOffset>, Wrong> {
+    let written = text(args, index)?;
+    DateTime::parse_from_rfc3339(&written).map_err(|error| {
+        Wrong::Argument(index, format!("not a valid RFC3339 timestamp: {written:?}: {error}"))
+    })
 }
 
-fn timeadd(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let span = Span::parse(&text(&args, 1)?)?;
-    let sum = stamp(&text(&args, 0)?)?.checked_add_signed(TimeDelta::nanoseconds(span.0));
+fn timeadd(args: &Args) -> Answer {
+    let span = Span::parse(&text(args, 1)?)?;
+    let sum = stamp(args, 0)?.checked_add_signed(TimeDelta::nanoseconds(span.0));
     let sum = sum.ok_or("the result is out of range")?;
-    Ok(Value::String(sum.to_rfc3339_opts(SecondsFormat::AutoSi, true)))
+    Ok(Value::String(sum.to_rfc3339_opts(SecondsFormat::Secs, true)))
 }
 
-fn formatdate(args: FuncArgs) -> Answer {
-    arity(&args, 2, 2)?;
-    let (pattern, time) = (text(&args, 0)?, stamp(&text(&args, 1)?)?);
+fn formatdate(args: &Args) -> Answer {
+    let (pattern, time) = (text(args, 0)?, stamp(args, 1)?);
     let chars: Vec<char> = pattern.chars().collect();
     let mut out = String::new();
     let mut at = 0;
     while at < chars.len() {
         let c = chars[at];
         if c == '\'' {
-            at += 1;
-            while at < chars.len() {
-                if chars[at] != '\'' {
-                    out.push(chars[at]);
-                } else if chars.get(at + 1) == Some(&'\'') {
-                    out.push('\'');
-                    at += 1;
-                } else {
-                    break;
-                }
-                at += 1;
-            }
-            at += 1;
+            at = literal(&chars, at + 1, &mut out)?;
             continue;
         }
         let length = chars[at..].iter().take_while(|other| **other == c).count();
@@ -63,7 +57,26 @@ fn formatdate(args: FuncArgs) -> Answer {
     Ok(Value::String(out))
 }
 
-fn sequence(letter: char, length: usize, time: &DateTime<FixedOffset>) -> Result<String, String> {
+/// Copies quoted text up to its closing quote; a quote within it is written twice. Gives the place behind.
+fn literal(chars: &[char], start: usize, out: &mut String) -> Result<usize, Wrong> {
+    let mut at = start;
+    while let Some(c) = chars.get(at) {
+        match c {
+            '\'' if chars.get(at + 1) == Some(&'\'') => {
+                out.push('\'');
+                at += 2;
+            }
+            '\'' => return Ok(at + 1),
+            other => {
+                out.push(*other);
+                at += 1;
+            }
+        }
+    }
+    Err(Wrong::Argument(0, "unterminated literal '".to_owned()))
+}
+
+fn sequence(letter: char, length: usize, time: &DateTime<FixedOffset>) -> Result<String, Wrong> {
     let format = match (letter, length) {
         ('Y', 4) => "%Y",
         ('Y', 2) => "%y",
@@ -92,7 +105,29 @@ fn sequence(letter: char, length: usize, time: &DateTime<FixedOffset>) -> Result
         }
         ('Z', 1) => "%:z",
         ('Z', 3) => "%z",
-        _ => return Err(format!("unsupported format sequence of {length} times {letter:?}")),
+        _ => {
+            let verb: String = std::iter::repeat_n(letter, length).collect();
+            let hint = hint(letter).map(|hint| format!(": {hint}")).unwrap_or_default();
+            return Err(Wrong::Argument(0, format!("invalid date format verb {verb:?}{hint}")));
+        }
     };
     Ok(time.format(format).to_string())
+}
+
+/// What the lengths of a letter may be.
+fn hint(letter: char) -> Option<&'static str> {
+    Some(match letter {
+        'Y' => "year must either be \"YY\" or \"YYYY\"",
+        'M' => "month must be \"M\", \"MM\", \"MMM\", or \"MMMM\"",
+        'D' => "day of month must either be \"D\" or \"DD\"",
+        'E' => "day of week must either be \"EEE\" or \"EEEE\"",
+        'h' => "24-hour must either be \"h\" or \"hh\"",
+        'H' => "12-hour must either be \"H\" or \"HH\"",
+        'A' => "must be \"AA\"",
+        'a' => "must be \"aa\"",
+        'm' => "minute must either be \"m\" or \"mm\"",
+        's' => "second must either be \"s\" or \"ss\"",
+        'Z' => "timezone must be Z, ZZZZ, or ZZZZZ",
+        _ => return None,
+    })
 }

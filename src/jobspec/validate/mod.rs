@@ -1,20 +1,34 @@
 //! Checks a complete job and lists everything that is wrong with it, in Nomad's words and order.
 
 mod constraint;
+mod driver;
 mod group;
+mod hints;
 mod policy;
 mod ports;
+mod problem;
 mod service;
 mod task;
+
+use std::collections::BTreeSet;
 
 use crate::model::job::Job;
 use crate::model::job::JobType;
 use crate::model::schedule;
 
+pub use self::problem::Pick;
+pub use self::problem::Problem;
+pub use self::problem::Step;
+
+use self::problem::Findings;
+use self::problem::multierror;
+
 /// Longer job ids do not fit into keys with the suffixes of children.
 const MAX_ID_BYTES: usize = 512;
 /// Longer descriptions are refused.
 const MAX_DESCRIPTION_CHARS: usize = 1000;
+/// The type of the cluster's own jobs.
+const CORE: &str = "_core";
 const MIN_PRIORITY: i64 = 1;
 const MAX_PRIORITY: i64 = 100;
 
@@ -23,8 +37,21 @@ const MAX_PRIORITY: i64 = 100;
 pub struct Validation {
     /// Reasons to refuse the job; those of groups and tasks are one message with nested lines.
     pub errors: Vec<String>,
+    /// The same with their places.
+    pub problems: Vec<Problem>,
     /// Messages for the author.
     pub warnings: Vec<String>,
+}
+
+/// What only the cluster knows about a job. By default nothing is held against it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What is to be said about a namespace and a node pool that do not exist.
+    pub missing_homes: Vec<String>,
+    /// Whether tasks may use more memory than they reserve; absent where nobody knows.
+    pub memory_oversubscription: Option<bool>,
+    /// Drivers that some node offers; absent where nobody knows.
+    pub drivers: Option<BTreeSet<String>>,
 }
 
 impl Validation {
@@ -54,121 +81,155 @@ pub fn warnings_text(warnings: &[String]) -> String {
     format!("{} warning{plural}:\n\n{}", warnings.len(), lines.join("\n"))
 }
 
-/// Several messages under a header that counts them.
-fn multierror(errors: &[String]) -> String {
-    let plural = if errors.len() == 1 { "" } else { "s" };
-    let lines: Vec<String> = errors.iter().map(|error| format!("* {error}")).collect();
-    format!("{} error{plural} occurred:\n\t{}\n\n", errors.len(), lines.join("\n\t"))
-}
-
-/// Adds `errors`, if any, as one message after `prefix`.
-fn nest(out: &mut Vec<String>, prefix: &str, errors: &[String]) {
-    if !errors.is_empty() {
-        out.push(format!("{prefix}{}", multierror(errors)));
-    }
-}
-
 /// Checks a job that went through `canonicalize`. Any other job is safe, too: it only gets more complaints.
 pub fn validate(job: &Job) -> Validation {
-    let mut errors = Vec::new();
-    let mut warnings = Vec::new();
+    validate_in(job, &Facts::default())
+}
+
+/// The same with what the cluster knows.
+pub fn validate_in(job: &Job, facts: &Facts) -> Validation {
+    let mut errors = Findings::default();
     let kind = job.job_type();
     if job.payload.as_ref().is_some_and(|payload| !payload.is_empty()) && !job.dispatched {
-        errors.push("job can't be submitted with a payload, only dispatched".to_owned());
+        errors.push("job can't be submitted with a payload, only dispatched");
     }
     service::expose(job, &mut errors);
-    if job.task_groups.iter().flat_map(|group| &group.tasks).any(|task| task.vault.is_some()) {
-        errors.push("Vault \"default\" not enabled but used in the job".to_owned());
+    vault_configured(job, &mut errors);
+    for group in &job.task_groups {
+        task::consul_clusters(group, &mut errors);
+    }
+    for text in &facts.missing_homes {
+        let attribute = if text.contains("node pool") { "node_pool" } else { "namespace" };
+        errors.at(attribute, text);
     }
     job_fields(job, kind, &mut errors);
     for group in &job.task_groups {
-        let prefix = format!("Task group {} validation failed: ", group.name);
-        nest(&mut errors, &prefix, &group::errors(job, group, kind));
+        let own = group::errors(group, kind, &errors);
+        errors.nest(format!("Task group {} validation failed: ", group.name), own);
     }
     children(job, kind, &mut errors);
     if !(MIN_PRIORITY..=MAX_PRIORITY).contains(&job.priority) {
-        errors.push(format!("job priority must be between [{MIN_PRIORITY}, {MAX_PRIORITY}]"));
+        errors.at("priority", format!("job priority must be between [{MIN_PRIORITY}, {MAX_PRIORITY}]"));
+    }
+    for group in &job.task_groups {
+        task::vault_access(group, &mut errors);
     }
     if job.multiregion.is_some() {
-        errors.push("Multiregion jobs are unlicensed.".to_owned());
+        let mut own = errors.block("multiregion", 0);
+        own.push("Multiregion jobs are unlicensed.");
+        errors.absorb(own);
     }
     for group in &job.task_groups {
         task::enterprise(group, &mut errors);
     }
+    let problems = errors.into_problems();
+    let mut warnings = Findings::default();
     job_warnings(job, &mut warnings);
-    Validation { errors, warnings }
+    cluster_warnings(job, facts, &mut warnings);
+    Validation {
+        errors: problems.iter().map(Problem::rendered).collect(),
+        problems,
+        warnings: warnings.into_problems().iter().map(Problem::rendered).collect(),
+    }
 }
 
-fn job_fields(job: &Job, kind: JobType, errors: &mut Vec<String>) {
-    let mut say = |problem: bool, text: &str| {
+fn vault_configured(job: &Job, errors: &mut Findings) {
+    let user = job.task_groups.iter().find_map(|group| {
+        let task = group.tasks.iter().find(|task| task.vault.is_some())?;
+        Some((group, task))
+    });
+    if let Some((group, task)) = user {
+        let mut own = errors.block("group", &group.name).block("task", &task.name).block("vault", 0);
+        own.push("Vault \"default\" not enabled but used in the job");
+        errors.absorb(own);
+    }
+}
+
+fn job_fields(job: &Job, kind: JobType, errors: &mut Findings) {
+    let mut say = |problem: bool, attribute: &str, text: &str| {
         if problem {
-            errors.push(text.to_owned());
+            errors.at(attribute, text);
         }
     };
-    say(job.region.is_empty(), "Missing job region");
-    say(job.id.is_empty(), "Missing job ID");
-    say(job.id.contains(' '), "Job ID contains a space");
-    say(job.id.contains('\0'), "Job ID contains a null character");
-    say(job.id.len() > MAX_ID_BYTES, &format!("Job ID is longer than {MAX_ID_BYTES} bytes"));
-    say(job.name.is_empty(), "Missing job name");
-    say(job.name.contains('\0'), "Job Name contains a null character");
-    say(job.namespace.is_empty(), "Job must be in a namespace");
+    say(job.region.is_empty(), "region", "Missing job region");
+    say(job.id.is_empty(), "id", "Missing job ID");
+    say(job.id.contains(' '), "id", "Job ID contains a space");
+    say(job.id.contains('\0'), "id", "Job ID contains a null character");
+    say(job.id.len() > MAX_ID_BYTES, "id", &format!("Job ID is longer than {MAX_ID_BYTES} bytes"));
+    say(job.name.is_empty(), "name", "Missing job name");
+    say(job.name.contains('\0'), "name", "Job Name contains a null character");
+    say(job.namespace.is_empty(), "namespace", "Job must be in a namespace");
     match job.kind.as_str() {
-        "" => say(true, "Missing job type"),
-        "_core" | "core" => say(true, "job type cannot be core"),
-        other => say(JobType::parse(other).is_none(), &format!("Invalid job type: {other:?}")),
+        "" => say(true, "type", "Missing job type"),
+        CORE => say(true, "type", "job type cannot be core"),
+        other => say(JobType::parse(other).is_none(), "type", &format!("Invalid job type: {other:?}")),
     }
-    say(job.datacenters.iter().any(String::is_empty), "Job datacenter must be non-empty string");
-    say(job.task_groups.is_empty(), "Missing job task groups");
+    let unnamed = job.datacenters.iter().any(String::is_empty);
+    say(unnamed, "datacenters", "Job datacenter must be non-empty string");
+    say(job.task_groups.is_empty(), "", "Missing job task groups");
     constraint::constraints(&job.constraints, false, errors);
     constraint::affinities(&job.affinities, kind, errors);
     constraint::spreads(&job.spreads, kind, errors);
     for (index, group) in job.task_groups.iter().enumerate() {
         let number = index + 1;
-        if group.name.is_empty() {
-            errors.push(format!("Job task group {number} missing name"));
-        } else if let Some(first) = job.task_groups[..index].iter().position(|other| other.name == group.name)
-        {
-            let name = &group.name;
-            errors.push(format!("Job task group {number} redefines '{name}' from group {}", first + 1));
+        let name = &group.name;
+        let mut own = errors.block("group", index);
+        if name.is_empty() {
+            own.push(format!("Job task group {number} missing name"));
+        } else if let Some(first) = job.task_groups[..index].iter().position(|other| other.name == *name) {
+            own.push(format!("Job task group {number} redefines '{name}' from group {}", first + 1));
         }
         if kind == JobType::System && group.count() > 1 {
-            errors.push(format!(
-                "Job task group {} has count {}. Count cannot exceed 1 with system scheduler",
-                group.name,
-                group.count()
-            ));
+            let count = group.count();
+            let text = format!(
+                "Job task group {name} has count {count}. Count cannot exceed 1 with system scheduler"
+            );
+            own.at("count", text);
         }
+        errors.absorb(own);
     }
     let description =
         job.ui.as_ref().and_then(|ui| ui.get("Description")).and_then(serde_json::Value::as_str);
     let length = description.map_or(0, |text| text.chars().count());
     if length > MAX_DESCRIPTION_CHARS {
-        errors.push(format!(
-            "UI description must be under {MAX_DESCRIPTION_CHARS} characters, currently {length}"
-        ));
+        let mut own = errors.block("ui", 0);
+        let most = MAX_DESCRIPTION_CHARS;
+        own.at("description", format!("UI description must be under {most} characters, currently {length}"));
+        errors.absorb(own);
     }
 }
 
 /// Rules for jobs that launch children.
-fn children(job: &Job, kind: JobType, errors: &mut Vec<String>) {
+fn children(job: &Job, kind: JobType, errors: &mut Findings) {
     if let Some(periodic) = &job.periodic
         && periodic.enabled.unwrap_or(true)
     {
+        let mut own = errors.block("periodic", 0);
         if !kind.is_batch() {
-            errors.push("Periodic can only be used with \"batch\" or \"sysbatch\" scheduler".to_owned());
+            own.push("Periodic can only be used with \"batch\" or \"sysbatch\" scheduler");
         }
-        nest(errors, "", &schedule::validate_periodic(periodic));
+        let mut inner = own.same();
+        for problem in schedule::validate_periodic(periodic) {
+            let of_zone = problem.starts_with("Invalid time zone");
+            let attribute = match &periodic.specs {
+                _ if of_zone => "time_zone",
+                specs if specs.is_empty() => "cron",
+                _ => "crons",
+            };
+            inner.at(attribute, problem);
+        }
+        errors.absorb(own);
+        errors.nest("", inner);
     }
     if let Some(parameterized) = &job.parameterized {
+        let mut own = errors.block("parameterized", 0);
         if !kind.is_batch() {
-            errors.push(
-                "Parameterized job can only be used with \"batch\" or \"sysbatch\" scheduler".to_owned(),
-            );
+            own.push("Parameterized job can only be used with \"batch\" or \"sysbatch\" scheduler");
         }
-        let mut own = Vec::new();
-        if !matches!(parameterized.payload.as_str(), "optional" | "required" | "forbidden") {
-            own.push(format!("Unknown payload requirement: {:?}", parameterized.payload));
+        let mut inner = own.same();
+        let payload = &parameterized.payload;
+        if !matches!(payload.as_str(), "optional" | "required" | "forbidden") {
+            inner.at("payload", format!("Unknown payload requirement: {payload:?}"));
         }
         let both: Vec<&str> = parameterized
             .meta_required
@@ -177,29 +238,57 @@ fn children(job: &Job, kind: JobType, errors: &mut Vec<String>) {
             .map(String::as_str)
             .collect();
         if !both.is_empty() {
-            own.push(format!(
-                "Required and optional meta keys should be disjoint. Following keys exist in both: [{}]",
-                both.join(" ")
-            ));
+            let keys = both.join(" ");
+            inner.at(
+                "meta_optional",
+                format!(
+                    "Required and optional meta keys should be disjoint. Following keys exist in both: [{keys}]"
+                ),
+            );
         }
-        nest(errors, "", &own);
+        errors.absorb(own);
+        errors.nest("", inner);
     }
 }
 
-fn job_warnings(job: &Job, warnings: &mut Vec<String>) {
+fn job_warnings(job: &Job, warnings: &mut Findings) {
     let promoting = || job.task_groups.iter().filter_map(|group| group.update.as_ref());
     if promoting().any(|update| update.auto_promote) && !promoting().all(|update| update.auto_promote) {
-        warnings.push("auto_promote must be true for all groups to enable automatic promotion".to_owned());
+        warnings.push("auto_promote must be true for all groups to enable automatic promotion");
     }
     for group in &job.task_groups {
-        let own = group::warnings(group);
-        nest(warnings, &format!("Group {:?} has warnings: ", group.name), &own);
+        let own = group::warnings(group, warnings);
+        warnings.nest(format!("Group {:?} has warnings: ", group.name), own);
     }
     if job.periodic.as_ref().is_some_and(|periodic| !periodic.spec.is_empty()) {
-        warnings
-            .push("cron is deprecated and may be removed in a future release. Use crons instead".to_owned());
+        warnings.push("cron is deprecated and may be removed in a future release. Use crons instead");
     }
     if !job.consul_token.is_empty() || !job.vault_token.is_empty() {
-        warnings.push("consul_token and vault_token are deprecated and have no effect".to_owned());
+        warnings.push("consul_token and vault_token are deprecated and have no effect");
+    }
+}
+
+/// Things that work in some clusters and not in this one.
+fn cluster_warnings(job: &Job, facts: &Facts, warnings: &mut Findings) {
+    let tasks = || job.task_groups.iter().flat_map(|group| group.tasks.iter().map(move |task| (group, task)));
+    if facts.memory_oversubscription == Some(false) {
+        for (group, task) in tasks() {
+            if task.resources.as_ref().is_some_and(|resources| resources.memory_max_mb != 0) {
+                warnings.push(format!(
+                    "Memory oversubscription is not enabled; Task \"{}.{}\" memory_max value will be ignored. Update the \
+                     Scheduler Configuration to allow oversubscription.",
+                    group.name, task.name
+                ));
+            }
+        }
+    }
+    let Some(offered) = &facts.drivers else { return };
+    for (group, task) in tasks() {
+        if !task.driver.is_empty() && !offered.contains(&task.driver) {
+            warnings.push(format!(
+                "Task \"{}.{}\" asks for driver {:?}, which no node of this cluster offers: it waits until one does.",
+                group.name, task.name, task.driver
+            ));
+        }
     }
 }

@@ -6,6 +6,9 @@ use crate::model::group::TaskGroup;
 use crate::model::network::Network;
 use crate::model::network::Port;
 
+use super::problem::Findings;
+use super::problem::Pick;
+
 const MAX_PORT: i64 = 65_535;
 
 /// Who holds a label or a static port.
@@ -17,59 +20,74 @@ struct Taken<'a> {
 }
 
 /// Problems of the group's networks, and those of each task that has networks of its own.
-pub(super) fn check(group: &TaskGroup) -> (Vec<String>, BTreeMap<&str, Vec<String>>) {
+pub(super) fn check<'a>(group: &'a TaskGroup, found: &Findings) -> (Findings, BTreeMap<&'a str, Findings>) {
     let mut taken = Taken::default();
-    let mut of_group = Vec::new();
-    for network in &group.networks {
-        check_network(network, "taskgroup network", &mut taken, &mut of_group);
-        check_cni(network, &mut of_group);
+    let mut of_group = found.block("network", 0);
+    let mut inside = Vec::new();
+    for (index, network) in group.networks.iter().enumerate() {
+        let mut own = found.block("network", index);
+        check_network(network, "taskgroup network", &mut taken, &mut own);
+        check_cni(network, &mut own);
+        inside.push(own);
     }
+    inside.into_iter().for_each(|own| of_group.absorb(own));
     let mut of_tasks = BTreeMap::new();
     for task in &group.tasks {
-        let mut errors = Vec::new();
+        let resources = found.block("task", &task.name).block("resources", 0);
+        let mut errors = resources.same();
         let networks = task.resources.iter().flat_map(|resources| &resources.networks);
-        for network in networks {
-            check_network(network, &format!("{} network", task.name), &mut taken, &mut errors);
+        for (index, network) in networks.enumerate() {
+            let mut own = resources.block("network", index);
+            check_network(network, &format!("{} network", task.name), &mut taken, &mut own);
+            errors.absorb(own);
         }
         of_tasks.insert(task.name.as_str(), errors);
     }
     (of_group, of_tasks)
 }
 
-fn check_network<'a>(network: &'a Network, who: &str, taken: &mut Taken<'a>, errors: &mut Vec<String>) {
+fn check_network<'a>(network: &'a Network, who: &str, taken: &mut Taken<'a>, errors: &mut Findings) {
     for port in network.ports() {
         let label = &port.label;
+        let mut own = errors.block("port", label);
         match taken.labels.get(label.as_str()) {
-            Some(owner) => errors.push(format!("Port label {label} already in use by {owner}")),
+            Some(owner) => {
+                let mut second = errors.block("port", Pick::Again(label.clone()));
+                second.push(format!("Port label {label} already in use by {owner}"));
+                own.absorb(second);
+            }
             None => {
                 taken.labels.insert(label, who.to_owned());
             }
         }
         if port.ignore_collision && !matches!(network.mode.as_str(), "" | "host") {
             let mode = &network.mode;
-            errors.push(format!(
-                "Port {label:?} collision may not be ignored on non-host network mode {mode:?}"
-            ));
+            own.at(
+                "ignore_collision",
+                format!("Port {label:?} collision may not be ignored on non-host network mode {mode:?}"),
+            );
         }
-        check_target(port, errors);
+        check_target(port, &mut own);
+        errors.absorb(own);
     }
     for port in &network.reserved_ports {
         let label = &port.label;
         let number = port.value;
+        let mut own = errors.block("port", label);
         if number > MAX_PORT {
-            errors.push(format!("Port {label} ({number}) cannot be greater than {MAX_PORT}"));
-            continue;
-        }
-        if port.ignore_collision || number == 0 {
-            continue;
-        }
-        let key = (host_network(port), number);
-        match taken.numbers.get(&key) {
-            Some(owner) => errors.push(format!("Static port {number} already reserved by {owner}")),
-            None => {
-                taken.numbers.insert(key, format!("{who}:{label}"));
+            own.at("static", format!("Port {label} ({number}) cannot be greater than {MAX_PORT}"));
+        } else if !port.ignore_collision && number != 0 {
+            let key = (host_network(port), number);
+            match taken.numbers.get(&key) {
+                Some(owner) => {
+                    own.at("static", format!("Static port {number} already reserved by {owner}"));
+                }
+                None => {
+                    taken.numbers.insert(key, format!("{who}:{label}"));
+                }
             }
         }
+        errors.absorb(own);
     }
 }
 
@@ -77,19 +95,21 @@ fn host_network(port: &Port) -> &str {
     if port.host_network.is_empty() { "default" } else { &port.host_network }
 }
 
-fn check_target(port: &Port, errors: &mut Vec<String>) {
+fn check_target(port: &Port, errors: &mut Findings) {
     let Port { label, to, .. } = port;
     if *to < -1 {
-        errors.push(format!("Port {label:?} cannot be mapped to negative value {to}"));
+        errors.at("to", format!("Port {label:?} cannot be mapped to negative value {to}"));
     } else if *to > MAX_PORT {
-        errors.push(format!("Port {label:?} cannot be mapped to a port ({to}) greater than {MAX_PORT}"));
+        errors.at("to", format!("Port {label:?} cannot be mapped to a port ({to}) greater than {MAX_PORT}"));
     }
 }
 
-fn check_cni(network: &Network, errors: &mut Vec<String>) {
+fn check_cni(network: &Network, errors: &mut Findings) {
     for value in network.cni.iter().flat_map(|cni| cni.args.iter()).flat_map(|(key, value)| [key, value]) {
         if value.contains(';') {
-            errors.push(format!("invalid ';' character in CNI arg value {value:?}"));
+            let mut own = errors.block("cni", 0);
+            own.at("args", format!("invalid ';' character in CNI arg value {value:?}"));
+            errors.absorb(own);
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Component;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::model::group::TaskGroup;
-use crate::model::job::Job;
 use crate::model::job::JobType;
 use crate::model::resources::Resources;
 use crate::model::task::Artifact;
@@ -16,8 +17,9 @@ use crate::model::task::WorkloadIdentity;
 use crate::model::time::Span;
 
 use super::constraint;
-use super::multierror;
-use super::nest;
+use super::driver;
+use super::problem::Findings;
+use super::problem::Pick;
 use super::service;
 
 const MIN_CPU_MHZ: i64 = 1;
@@ -28,154 +30,184 @@ const MAX_NAME_BYTES: usize = 128;
 
 /// All problems of one task. `ports`: problems of its older networks.
 pub(super) fn errors(
-    job: &Job,
     group: &TaskGroup,
     task: &Task,
     kind: JobType,
-    ports: &[String],
-) -> Vec<String> {
-    let mut out = Vec::new();
+    ports: Findings,
+    found: &Findings,
+) -> Findings {
+    let mut out = found.block("task", &task.name);
     if task.name.is_empty() {
-        out.push("Missing task name".to_owned());
+        out.push("Missing task name");
     }
     if task.name.contains(['/', '\\']) {
-        out.push("Task name cannot include slashes".to_owned());
+        out.push("Task name cannot include slashes");
     }
     if task.name.contains('\0') {
-        out.push("Task name cannot include null characters".to_owned());
+        out.push("Task name cannot include null characters");
     }
     if task.driver.is_empty() {
-        out.push("Missing task driver".to_owned());
+        out.at("driver", "Missing task driver");
     }
     kill_timeout(group, task, kind, &mut out);
     if task.shutdown_delay < Span::ZERO {
-        out.push("ShutdownDelay must be a positive value".to_owned());
+        out.at("shutdown_delay", "ShutdownDelay must be a positive value");
     }
     resources(task.resources.as_ref(), &mut out);
-    nest(&mut out, "", ports);
+    out.nest("", ports);
     let disk = group.ephemeral_disk.as_ref().map_or(0, |disk| disk.size_mb);
-    nest(&mut out, "", &logs(task.log_config.as_ref(), disk));
+    let logs = logs(task.log_config.as_ref(), disk, &out);
+    out.nest("", logs);
     constraint::constraints(&task.constraints, true, &mut out);
     constraint::affinities(&task.affinities, kind, &mut out);
-    nest(&mut out, "", &service::task_errors(group, task));
+    let services = service::task_errors(group, task, &out);
+    out.nest("", services);
     vault(task, &mut out);
     for (index, artifact) in task.artifacts.iter().enumerate() {
-        let own = artifact_errors(artifact);
-        nest(&mut out, &format!("Artifact {} validation failed: ", index + 1), &own);
+        let mut own = out.block("artifact", index);
+        artifact_errors(artifact, &mut own);
+        out.nest(format!("Artifact {} validation failed: ", index + 1), own);
     }
     templates(&task.templates, &mut out);
-    if let Some(payload) = &task.dispatch_payload
-        && escapes(&format!("local/{}", payload.file))
-    {
-        out.push("Dispatch Payload validation failed: destination escapes allocation directory".to_owned());
-    }
-    if let Some(lifecycle) = &task.lifecycle
-        && !matches!(lifecycle.hook.as_str(), "prestart" | "poststart" | "poststop")
-    {
-        let hook = &lifecycle.hook;
-        out.push(if hook.is_empty() {
-            "Lifecycle validation failed: no lifecycle hook provided".to_owned()
-        } else {
-            format!("Lifecycle validation failed: invalid hook: {hook}")
-        });
-    }
+    surroundings(task, &mut out);
     mounts(group, task, &mut out);
     csi_plugin(task, &mut out);
     identities(task, &mut out);
     actions(task, &mut out);
-    kind_rules(job, group, task, &mut out);
+    kind_rules(group, task, &mut out);
+    driver::options(group, task, &mut out);
     out
 }
 
-fn kill_timeout(group: &TaskGroup, task: &Task, kind: JobType, out: &mut Vec<String>) {
+/// The payload's file, and when the task runs.
+fn surroundings(task: &Task, out: &mut Findings) {
+    if let Some(payload) = &task.dispatch_payload
+        && escapes(&format!("local/{}", payload.file))
+    {
+        let mut own = out.block("dispatch_payload", 0);
+        let text = "Dispatch Payload validation failed: destination escapes allocation directory";
+        own.at("file", text);
+        out.absorb(own);
+    }
+    if let Some(lifecycle) = &task.lifecycle
+        && !matches!(lifecycle.hook.as_str(), "prestart" | "poststart" | "poststop")
+    {
+        let mut own = out.block("lifecycle", 0);
+        own.at(
+            "hook",
+            match lifecycle.hook.as_str() {
+                "" => "Lifecycle validation failed: no lifecycle hook provided".to_owned(),
+                hook => format!("Lifecycle validation failed: invalid hook: {hook}"),
+            },
+        );
+        out.absorb(own);
+    }
+}
+
+fn kill_timeout(group: &TaskGroup, task: &Task, kind: JobType, out: &mut Findings) {
     let Some(timeout) = task.kill_timeout else { return };
     if timeout < Span::ZERO {
-        out.push("KillTimeout must be a positive value".to_owned());
+        out.at("kill_timeout", "KillTimeout must be a positive value");
         return;
     }
     let deadline = group.update.as_ref().map_or(Span::ZERO, |update| update.progress_deadline);
     if kind == JobType::Service && deadline > Span::ZERO && timeout > deadline {
-        out.push(format!("KillTimout ({timeout}) longer than the group's ProgressDeadline ({deadline})"));
+        let text = format!("KillTimout ({timeout}) longer than the group's ProgressDeadline ({deadline})");
+        out.at("kill_timeout", text);
     }
 }
 
-fn resources(resources: Option<&Resources>, out: &mut Vec<String>) {
+fn resources(resources: Option<&Resources>, out: &mut Findings) {
     let Some(resources) = resources else {
-        out.push("Missing task resources".to_owned());
+        out.push("Missing task resources");
         return;
     };
-    let mut own = Vec::new();
-    let mut minimums = Vec::new();
+    let mut own = out.block("resources", 0);
+    let mut minimums = own.same();
     if resources.cores > 0 && resources.cpu_mhz > 0 {
-        own.push("Task can only ask for 'cpu' or 'cores' resource, not both.".to_owned());
+        own.at("cpu", "Task can only ask for 'cpu' or 'cores' resource, not both.");
     }
     if resources.cores < 0 {
-        own.push(format!("cores value ({}) cannot be negative", resources.cores));
+        own.at("cores", format!("cores value ({}) cannot be negative", resources.cores));
     }
     if resources.cores <= 0 && resources.cpu_mhz < MIN_CPU_MHZ {
-        minimums.push(format!("minimum CPU value is {MIN_CPU_MHZ}; got {}", resources.cpu_mhz));
+        minimums.at("cpu", format!("minimum CPU value is {MIN_CPU_MHZ}; got {}", resources.cpu_mhz));
     }
     if resources.memory_mb < MIN_MEMORY_MB {
-        minimums.push(format!("minimum MemoryMB value is {MIN_MEMORY_MB}; got {}", resources.memory_mb));
+        let text = format!("minimum MemoryMB value is {MIN_MEMORY_MB}; got {}", resources.memory_mb);
+        minimums.at("memory", text);
     }
-    nest(&mut own, "", &minimums);
+    own.nest("", minimums);
     if resources.disk_mb > 0 {
         let text = "Task can't ask for disk resources, they have to be specified at the task group level.";
-        own.push(text.to_owned());
+        own.at("disk", text);
     }
     let (max, memory) = (resources.memory_max_mb, resources.memory_mb);
     if max != 0 && max != -1 && max < memory {
-        own.push(format!("MemoryMaxMB value ({max}) should be larger than MemoryMB value ({memory})"));
+        let text = format!("MemoryMaxMB value ({max}) should be larger than MemoryMB value ({memory})");
+        own.at("memory_max", text);
     }
     let secrets = resources.secrets_mb;
     if secrets > memory {
-        own.push(format!("SecretsMB value ({secrets}) cannot be larger than MemoryMB value ({memory})"));
+        let text = format!("SecretsMB value ({secrets}) cannot be larger than MemoryMB value ({memory})");
+        own.at("secrets", text);
     }
     if secrets < 0 {
-        own.push(format!("SecretsMB value ({secrets}) cannot be negative"));
+        own.at("secrets", format!("SecretsMB value ({secrets}) cannot be negative"));
     }
     devices(resources, &mut own);
-    nest(out, "", &own);
+    out.nest("", own);
 }
 
-fn devices(resources: &Resources, out: &mut Vec<String>) {
+fn devices(resources: &Resources, out: &mut Findings) {
     for (index, device) in resources.devices.iter().enumerate() {
-        let mut own = Vec::new();
+        let mut own = out.block("device", &device.name);
         let parts: Vec<&str> = device.name.split('/').collect();
         if parts.len() > 3 || parts.iter().any(|part| part.is_empty()) {
-            let text =
-                "device name must be given as one of the following: type, vendor/type, or vendor/type/name";
-            own.push(text.to_owned());
+            own.push(
+                "device name must be given as one of the following: type, vendor/type, or vendor/type/name",
+            );
         }
         for (index, constraint) in device.constraints.iter().enumerate() {
             let operand = constraint.operand.as_str();
             let prefix = format!("Constraint {} validation failed: ", index + 1);
+            let mut inner = own.block("constraint", index);
             if matches!(operand, "distinct_hosts" | "distinct_property") {
-                own.push(format!("{prefix}using unsupported operand {operand:?}"));
+                inner.at("operator", format!("{prefix}using unsupported operand {operand:?}"));
+                own.absorb(inner);
             } else {
-                nest(&mut own, &prefix, &constraint::constraint_errors(constraint));
+                constraint::constraint_errors(constraint, &mut inner);
+                own.nest(prefix, inner);
             }
         }
-        nest(out, &format!("device {} failed validation: ", index + 1), &own);
+        constraint::affinities(&device.affinities, JobType::Service, &mut own);
+        out.nest(format!("device {} failed validation: ", index + 1), own);
     }
     let Some(numa) = &resources.numa else { return };
+    let mut own = out.block("numa", 0);
     if !matches!(numa.affinity.as_str(), "none" | "prefer" | "require") {
-        out.push("numa affinity must be one of none, prefer, or require".to_owned());
+        own.at("affinity", "numa affinity must be one of none, prefer, or require");
     } else if numa.affinity != "none" {
         let requested: BTreeSet<&str> = resources.devices.iter().map(|device| device.name.as_str()).collect();
         let missing = numa.devices.iter().filter(|name| !requested.contains(name.as_str()));
-        out.extend(missing.map(|name| format!("numa device {name:?} not requested as task resource")));
+        missing.for_each(|name| {
+            own.at("devices", format!("numa device {name:?} not requested as task resource"));
+        });
     }
+    out.absorb(own);
 }
 
-fn logs(logs: Option<&LogConfig>, disk_mb: i64) -> Vec<String> {
-    let Some(logs) = logs else { return vec!["Missing Log Config".to_owned()] };
-    let mut out = Vec::new();
+fn logs(logs: Option<&LogConfig>, disk_mb: i64, found: &Findings) -> Findings {
+    let mut out = found.block("logs", 0);
+    let Some(logs) = logs else {
+        out.push("Missing Log Config");
+        return out;
+    };
     if logs.max_files < 1 {
-        out.push(format!("minimum number of files is 1; got {}", logs.max_files));
+        out.at("max_files", format!("minimum number of files is 1; got {}", logs.max_files));
     }
     if logs.max_file_size_mb < 1 {
-        out.push(format!("minimum file size is 1MB; got {}", logs.max_file_size_mb));
+        out.at("max_file_size", format!("minimum file size is 1MB; got {}", logs.max_file_size_mb));
     }
     let storage = logs.max_files.saturating_mul(logs.max_file_size_mb);
     if disk_mb <= storage {
@@ -186,36 +218,61 @@ fn logs(logs: Option<&LogConfig>, disk_mb: i64) -> Vec<String> {
     out
 }
 
-fn vault(task: &Task, out: &mut Vec<String>) {
+fn vault(task: &Task, out: &mut Findings) {
     let Some(vault) = &task.vault else { return };
-    let text = |key: &str| vault.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-    let policies = vault.get("Policies").and_then(serde_json::Value::as_array);
-    if policies.is_some_and(|policies| policies.iter().any(|policy| policy == "root")) {
-        out.push("Can not specify \"root\" policy".to_owned());
+    let mut own = out.block("vault", 0);
+    let text = |key: &str| vault.get(key).and_then(Value::as_str).unwrap_or_default();
+    if vault_policies(vault).contains(&"root") {
+        own.at("policies", "Can not specify \"root\" policy");
     }
     match text("ChangeMode") {
         "" | "noop" | "restart" => {}
         "signal" if text("ChangeSignal").is_empty() => {
-            out.push("Signal must be specified when using change mode \"signal\"".to_owned());
+            own.at("change_mode", "Signal must be specified when using change mode \"signal\"");
         }
         "signal" => {}
-        other => out.push(format!("Unknown change mode {other:?}")),
+        other => own.at("change_mode", format!("Unknown change mode {other:?}")),
+    }
+    out.absorb(own);
+}
+
+fn vault_policies(vault: &Value) -> Vec<&str> {
+    let policies = vault.get("Policies").and_then(Value::as_array);
+    policies.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Without an identity for Vault, a task must name the policies of its token.
+pub(super) fn vault_access(group: &TaskGroup, errors: &mut Findings) {
+    for task in &group.tasks {
+        let Some(vault) = &task.vault else { continue };
+        let cluster = vault.get("Cluster").and_then(Value::as_str).unwrap_or("default");
+        let wanted = format!("vault_{cluster}");
+        let has_identity = task.identities.iter().any(|identity| identity.name == wanted);
+        if !has_identity && vault_policies(vault).is_empty() {
+            let mut own = errors.block("group", &group.name).block("task", &task.name).block("vault", 0);
+            own.push(format!("Task {} has a Vault block with an empty list of policies", task.name));
+            errors.absorb(own);
+        }
     }
 }
 
-fn artifact_errors(artifact: &Artifact) -> Vec<String> {
-    let mut out = Vec::new();
+fn artifact_errors(artifact: &Artifact, out: &mut Findings) {
     if artifact.getter_source.is_empty() {
-        out.push("source must be specified".to_owned());
+        out.at("source", "source must be specified");
     }
-    if !matches!(artifact.getter_mode.as_str(), "" | "any" | "file" | "dir") {
-        out.push(format!("invalid artifact mode {:?}; must be one of: any, file, dir", artifact.getter_mode));
+    let mode = &artifact.getter_mode;
+    if !matches!(mode.as_str(), "" | "any" | "file" | "dir") {
+        out.at("mode", format!("invalid artifact mode {mode:?}; must be one of: any, file, dir"));
     }
     if escapes(&artifact.relative_dest) {
-        out.push("destination escapes allocation directory".to_owned());
+        out.at("destination", "destination escapes allocation directory");
     }
-    out.extend(artifact.getter_options.get("checksum").and_then(|checksum| checksum_problem(checksum)));
-    out
+    if let Some(why) = artifact.getter_options.get("checksum").and_then(|checksum| checksum_problem(checksum))
+    {
+        let mut own = out.block("options", 0);
+        own.at("checksum", why);
+        out.absorb(own);
+    }
 }
 
 fn checksum_problem(checksum: &str) -> Option<String> {
@@ -248,61 +305,75 @@ fn checksum_problem(checksum: &str) -> Option<String> {
     (value.len() != length).then(|| format!("invalid {kind} checksum: {value}"))
 }
 
-fn templates(templates: &[Template], out: &mut Vec<String>) {
+fn templates(templates: &[Template], out: &mut Findings) {
     for (index, template) in templates.iter().enumerate() {
         let number = index + 1;
-        nest(out, &format!("Template {number} validation failed: "), &template_errors(template));
+        let mut own = out.block("template", index);
+        let mut beside = own.same();
+        template_errors(template, &mut own);
+        out.nest(format!("Template {number} validation failed: "), own);
         let first = templates[..index].iter().position(|other| other.dest_path == template.dest_path);
         if let Some(first) = first {
-            out.push(format!("Template {number} has same destination as {}", first + 1));
+            let text = format!("Template {number} has same destination as {}", first + 1);
+            beside.at("destination", text);
         }
+        out.absorb(beside);
     }
 }
 
-fn template_errors(template: &Template) -> Vec<String> {
-    let mut out = Vec::new();
+fn template_errors(template: &Template, out: &mut Findings) {
     if template.source_path.is_empty() && template.embedded_tmpl.is_empty() {
-        out.push("Must specify a source path or have an embedded template".to_owned());
+        out.push("Must specify a source path or have an embedded template");
     }
     if template.dest_path.is_empty() {
-        out.push("Must specify a destination for the template".to_owned());
+        out.at("destination", "Must specify a destination for the template");
     }
     if escapes(&template.dest_path) {
-        out.push("destination escapes allocation directory".to_owned());
+        out.at("destination", "destination escapes allocation directory");
     }
     match template.change_mode.as_str() {
         "noop" | "restart" => {}
         "signal" => {
             if template.change_signal.is_empty() {
-                out.push("Must specify signal value when change mode is signal".to_owned());
+                out.at("change_mode", "Must specify signal value when change mode is signal");
             }
             if template.envvars {
-                out.push("cannot use signals with env var templates".to_owned());
+                out.at("env", "cannot use signals with env var templates");
             }
         }
         "script" => match &template.change_script {
-            None => out
-                .push("must specify change script configuration value when change mode is script".to_owned()),
+            None => {
+                out.at(
+                    "change_mode",
+                    "must specify change script configuration value when change mode is script",
+                );
+            }
             Some(script) if script.command.is_empty() => {
-                out.push("must specify script path value when change mode is script".to_owned());
+                let mut own = out.block("change_script", 0);
+                own.at("command", "must specify script path value when change mode is script");
+                out.absorb(own);
             }
             Some(_) => {}
         },
-        _ => out.push(
-            "Invalid change mode. Must be one of the following: noop, signal, script, restart".to_owned(),
+        _ => out.at(
+            "change_mode",
+            "Invalid change mode. Must be one of the following: noop, signal, script, restart",
         ),
     }
     if template.splay < Span::ZERO {
-        out.push("Must specify positive splay value".to_owned());
+        out.at("splay", "Must specify positive splay value");
     }
-    out.extend(permissions_problem(&template.perms));
+    if let Some(why) = permissions_problem(&template.perms) {
+        out.at("perms", why);
+    }
     if let Some(wait) = &template.wait
         && let (Some(min), Some(max)) = (wait.min, wait.max)
         && min > max
     {
-        out.push(format!("wait min {min} is greater than max {max}"));
+        let mut own = out.block("wait", 0);
+        own.at("min", format!("wait min {min} is greater than max {max}"));
+        out.absorb(own);
     }
-    out
 }
 
 fn permissions_problem(perms: &str) -> Option<String> {
@@ -333,101 +404,113 @@ fn escapes(path: &str) -> bool {
     false
 }
 
-fn mounts(group: &TaskGroup, task: &Task, out: &mut Vec<String>) {
+fn mounts(group: &TaskGroup, task: &Task, out: &mut Findings) {
     for (index, mount) in task.volume_mounts.iter().enumerate() {
         if mount.volume.is_empty() && mount.destination.is_empty() {
             continue;
         }
-        let mut own = Vec::new();
+        let mut own = out.block("volume_mount", index);
+        let mut beside = own.same();
         if mount.destination.is_empty() {
-            own.push("volume mount has an empty destination".to_owned());
+            own.at("destination", "volume mount has an empty destination");
         }
-        if !matches!(mount.propagation_mode.as_str(), "" | "private" | "host-to-task" | "bidirectional") {
-            own.push(format!("volume mount has an invalid propagation mode: {:?}", mount.propagation_mode));
+        let mode = &mount.propagation_mode;
+        if !matches!(mode.as_str(), "" | "private" | "host-to-task" | "bidirectional") {
+            own.at("propagation_mode", format!("volume mount has an invalid propagation mode: {mode:?}"));
         }
-        if !matches!(mount.selinux_label.as_str(), "" | "z" | "Z") {
-            own.push(format!("volume mount has an invalid SELinux label: {:?}", mount.selinux_label));
+        let label = &mount.selinux_label;
+        if !matches!(label.as_str(), "" | "z" | "Z") {
+            own.at("selinux_label", format!("volume mount has an invalid SELinux label: {label:?}"));
         }
         if !own.is_empty() {
-            out.push(format!("Volume Mount ({index}) is invalid: {:?}", multierror(&own)));
+            out.quoted(format!("Volume Mount ({index}) is invalid: {:?}", own.text()), own);
         }
         if !group.volumes.contains_key(&mount.volume) {
-            out.push(format!("Volume Mount ({index}) references undefined volume {}", mount.volume));
+            let volume = &mount.volume;
+            beside.at("volume", format!("Volume Mount ({index}) references undefined volume {volume}"));
         }
+        out.absorb(beside);
     }
 }
 
-fn csi_plugin(task: &Task, out: &mut Vec<String>) {
+fn csi_plugin(task: &Task, out: &mut Findings) {
     let Some(plugin) = &task.csi_plugin_config else { return };
-    let text = |key: &str| plugin.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let mut own = out.block("csi_plugin", 0);
+    let text = |key: &str| plugin.get(key).and_then(Value::as_str).unwrap_or_default();
     if text("ID").is_empty() {
-        out.push("CSIPluginConfig must have a non-empty PluginID".to_owned());
+        own.at("id", "CSIPluginConfig must have a non-empty PluginID");
     }
     if !matches!(text("Type"), "node" | "controller" | "monolith") {
-        out.push(format!(
-            "CSIPluginConfig PluginType must be one of 'node', 'controller', or 'monolith', got: {:?}",
-            text("Type")
-        ));
+        own.at(
+            "type",
+            format!(
+                "CSIPluginConfig PluginType must be one of 'node', 'controller', or 'monolith', got: {:?}",
+                text("Type")
+            ),
+        );
     }
+    out.absorb(own);
 }
 
-fn identities(task: &Task, out: &mut Vec<String>) {
+fn identities(task: &Task, out: &mut Findings) {
     if task.identities.iter().any(|identity| identity.name == "default") {
-        out.push("Duplicate default identities found".to_owned());
+        out.push("Duplicate default identities found");
     }
     for identity in task.identity.iter().chain(&task.identities) {
-        let own = identity_errors(identity);
-        nest(out, &format!("Identity {:?} is invalid: ", identity.name), &own);
+        let mut own = out.block("identity", &identity.name);
+        identity_errors(identity, &mut own);
+        out.nest(format!("Identity {:?} is invalid: ", identity.name), own);
     }
 }
 
 /// Problems of an identity of a task.
-fn identity_errors(identity: &WorkloadIdentity) -> Vec<String> {
-    let mut out = Vec::new();
+fn identity_errors(identity: &WorkloadIdentity, out: &mut Findings) {
     let name = &identity.name;
     let characters = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     if !name.is_empty() && (!characters || name.len() > MAX_NAME_BYTES) {
-        out.push(format!("invalid name {name:?}. Must match regex ^[a-zA-Z0-9-_]{{1,128}}$"));
+        out.at("name", format!("invalid name {name:?}. Must match regex ^[a-zA-Z0-9-_]{{1,128}}$"));
     }
     for (index, audience) in identity.audience.iter().enumerate() {
         if audience.is_empty() {
-            out.push(format!("an empty string is an invalid audience ({})", index + 1));
+            out.at("aud", format!("an empty string is an invalid audience ({})", index + 1));
         }
     }
+    let signal = &identity.change_signal;
     match identity.change_mode.as_str() {
         "" | "noop" | "restart" => {
-            if !identity.change_signal.is_empty() {
-                let signal = &identity.change_signal;
-                out.push(format!("can only use change_signal={signal:?} with change_mode=\"signal\""));
+            if !signal.is_empty() {
+                let text = format!("can only use change_signal={signal:?} with change_mode=\"signal\"");
+                out.at("change_signal", text);
             }
         }
-        "signal" if identity.change_signal.is_empty() => {
-            out.push("change_signal must be specified when using change_mode=\"signal\"".to_owned());
+        "signal" if signal.is_empty() => {
+            out.at("change_mode", "change_signal must be specified when using change_mode=\"signal\"");
         }
         "signal" => {}
-        other => out.push(format!("invalid change_mode: {other}")),
+        other => out.at("change_mode", format!("invalid change_mode: {other}")),
     }
     if identity.ttl < Span::ZERO {
-        out.push("ttl must be >= 0".to_owned());
+        out.at("ttl", "ttl must be >= 0");
     } else if identity.ttl > Span::ZERO && matches!(name.as_str(), "" | "default") {
-        out.push("ttl for default identity not yet supported".to_owned());
+        out.at("ttl", "ttl for default identity not yet supported");
     }
     if !identity.filepath.is_empty() && !identity.file {
-        out.push("file parameter must be true in order to specify filepath".to_owned());
+        out.at("filepath", "file parameter must be true in order to specify filepath");
     }
-    out
 }
 
-fn actions(task: &Task, out: &mut Vec<String>) {
+fn actions(task: &Task, out: &mut Findings) {
     let mut seen = BTreeSet::new();
     for action in &task.actions {
         let name = &action.name;
+        let mut own = out.block("action", name);
         if !seen.insert(name) {
-            out.push(format!("Action {name} defined multiple times"));
+            let mut second = out.block("action", Pick::Again(name.clone()));
+            second.push(format!("Action {name} defined multiple times"));
+            out.absorb(second);
         }
-        let mut own = Vec::new();
         if action.command.is_empty() {
-            own.push("command cannot be empty".to_owned());
+            own.at("command", "command cannot be empty");
         }
         if name.is_empty()
             || name.chars().count() > MAX_NAME_BYTES
@@ -435,75 +518,122 @@ fn actions(task: &Task, out: &mut Vec<String>) {
         {
             own.push(format!("invalid name '{name}'"));
         }
-        nest(out, &format!("Action {name} validation failed: "), &own);
+        out.nest(format!("Action {name} validation failed: "), own);
     }
 }
 
 /// Tasks that a service mesh would have injected.
-fn kind_rules(_job: &Job, group: &TaskGroup, task: &Task, out: &mut Vec<String>) {
+fn kind_rules(group: &TaskGroup, task: &Task, out: &mut Findings) {
     let Some(service) = task.kind.strip_prefix("connect-proxy:") else { return };
     if task.leader {
-        out.push("Connect proxy task must not have leader set".to_owned());
+        out.at("leader", "Connect proxy task must not have leader set");
     }
     if !group.services.iter().any(|own| own.connect.is_some() && own.name == service) {
-        out.push(format!("No Connect services in task group with Connect proxy ({service:?})"));
+        out.at("kind", format!("No Connect services in task group with Connect proxy ({service:?})"));
     }
 }
 
 /// Features that the original sells.
-pub(super) fn enterprise(group: &TaskGroup, errors: &mut Vec<String>) {
-    let numa = group.tasks.iter().filter_map(|task| task.resources.as_ref()?.numa.as_ref());
-    if numa.into_iter().any(|numa| matches!(numa.affinity.as_str(), "prefer" | "require")) {
-        errors.push("numa scheduling requires Nomad Enterprise".to_owned());
+pub(super) fn enterprise(group: &TaskGroup, errors: &mut Findings) {
+    let of_group = errors.block("group", &group.name);
+    for task in &group.tasks {
+        let numa = task.resources.as_ref().and_then(|resources| resources.numa.as_ref());
+        if numa.is_some_and(|numa| matches!(numa.affinity.as_str(), "prefer" | "require")) {
+            let mut own = of_group.block("task", &task.name).block("resources", 0).block("numa", 0);
+            own.at("affinity", "numa scheduling requires Nomad Enterprise");
+            errors.absorb(own);
+            break;
+        }
     }
-    let cron = |task: &Task| task.schedule.as_ref().and_then(|schedule| schedule.get("Cron")).is_some();
-    if group.tasks.iter().any(cron) {
-        errors.push("task schedules requires Nomad Enterprise".to_owned());
+    for task in &group.tasks {
+        if task.schedule.as_ref().and_then(|schedule| schedule.get("Cron")).is_some() {
+            let mut own = of_group.block("task", &task.name).block("schedule", 0);
+            own.push("task schedules requires Nomad Enterprise");
+            errors.absorb(own);
+            break;
+        }
+    }
+}
+
+/// Consul clusters beside the default one are sold, too.
+pub(super) fn consul_clusters(group: &TaskGroup, errors: &mut Findings) {
+    let of_group = errors.block("group", &group.name);
+    let of_tasks = group
+        .tasks
+        .iter()
+        .map(|task| (task.consul.as_ref(), of_group.block("task", &task.name).block("consul", 0)));
+    let own = [(group.consul.as_ref(), of_group.block("consul", 0))];
+    for (consul, mut place) in own.into_iter().chain(of_tasks) {
+        let cluster = consul.and_then(|consul| consul.get("Cluster")).and_then(Value::as_str);
+        if cluster.is_some_and(|cluster| !matches!(cluster, "" | "default")) {
+            place.at("cluster", "non-default Consul cluster requires Nomad Enterprise");
+            errors.absorb(place);
+        }
     }
 }
 
 /// Things of a task that work but deserve attention.
-pub(super) fn warnings(task: &Task) -> Vec<String> {
-    let mut out = Vec::new();
+pub(super) fn warnings(task: &Task, found: &Findings) -> Findings {
+    let mut out = found.block("task", &task.name);
     if let Some(resources) = &task.resources {
+        let mut own = out.block("resources", 0);
         if resources.iops > 0 {
-            out.push(
-                "IOPS has been deprecated as of Nomad 0.9.0. Please remove IOPS from resource block."
-                    .to_owned(),
+            own.at(
+                "iops",
+                "IOPS has been deprecated as of Nomad 0.9.0. Please remove IOPS from resource block.",
             );
         }
         if !resources.networks.is_empty() {
-            out.push(
+            let mut network = own.block("network", 0);
+            network.push(
                 "task network resources have been deprecated as of Nomad 0.12.0. Please configure networking via group \
-                 network block."
-                    .to_owned(),
+                 network block.",
             );
+            own.absorb(network);
         }
+        out.absorb(own);
     }
     for (index, template) in task.templates.iter().enumerate() {
         if template.vault_grace != Span::ZERO {
-            out.push(format!(
-                "Template[{index}] VaultGrace has been deprecated as of Nomad 0.11 and ignored since Vault 0.5. Please \
-                 remove VaultGrace / vault_grace from template block."
-            ));
+            let mut own = out.block("template", index);
+            own.at(
+                "vault_grace",
+                format!(
+                    "Template[{index}] VaultGrace has been deprecated as of Nomad 0.11 and ignored since Vault 0.5. Please \
+                     remove VaultGrace / vault_grace from template block."
+                ),
+            );
+            out.absorb(own);
         }
     }
     for identity in &task.identities {
-        let mut say = |problem: bool, text: &str| {
-            if problem {
-                out.push(format!("Identity[{}] {text}", identity.name));
-            }
-        };
-        say(identity.audience.is_empty(), "identities without an audience are insecure");
-        say(
-            identity.audience.len() > 1,
+        let mut own = out.same();
+        identity_warnings(identity, &mut own);
+        out.absorb(own.prefixed(&format!("Identity[{}] ", identity.name)));
+    }
+    let services = service::warnings(&task.services, &out);
+    out.absorb(services);
+    out
+}
+
+/// What makes an identity less safe than it could be.
+pub(super) fn identity_warnings(identity: &WorkloadIdentity, out: &mut Findings) {
+    if identity.audience.is_empty() {
+        out.push("identities without an audience are insecure");
+    }
+    if identity.audience.len() > 1 {
+        out.at(
+            "aud",
             "while multiple audiences is allowed, it is more secure to use 1 audience per identity",
         );
-        say(identity.ttl == Span::ZERO, "identities without an expiration are insecure");
-        say(
-            identity.env && identity.change_mode != "restart",
+    }
+    if identity.ttl == Span::ZERO {
+        out.push("identities without an expiration are insecure");
+    }
+    if identity.env && identity.change_mode != "restart" {
+        out.at(
+            "env",
             "using env=true without change_mode=\"restart\" may result in task not getting updated identity",
         );
     }
-    out
 }

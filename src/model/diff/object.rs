@@ -79,8 +79,7 @@ const MAPS: &[&str] =
     &["Meta", "Env", "CanaryMeta", "TaggedAddresses", "GetterOptions", "GetterHeaders", "Args"];
 
 /// Objects without a schema.
-const FREE: &[&str] =
-    &["Policy", "Target", "Connect", "Header", "MountOptions", "Schedule", "Multiregion", "UI"];
+const FREE: &[&str] = &["Policy", "Target", "Connect", "Header"];
 
 fn entry(key: &str, value: &Value) -> Entry {
     match value {

@@ -1,3 +1,5 @@
+mod fields;
+
 use serde_json::json;
 
 use super::*;

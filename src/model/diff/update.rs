@@ -58,7 +58,6 @@ fn is_destructive((old_job, old): (&Job, &TaskGroup), (new_job, new): (&Job, &Ta
         || old.volumes != new.volumes
         || renders(old) != renders(new)
         || networks(&old.networks) != networks(&new.networks)
-        || consul_differs(old.consul.as_ref(), new.consul.as_ref())
         || meshes(&old.services) != meshes(&new.services)
     {
         return true;

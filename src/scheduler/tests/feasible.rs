@@ -81,6 +81,19 @@ fn targets_are_whole_interpolations_or_literals() {
 }
 
 #[test]
+fn unequal_is_true_when_the_attribute_is_missing_and_mixed_texts_are_literals() {
+    let fits = |left: &str, operator: &str, right: &str| {
+        let constraint = json!({"LTarget": left, "Operand": operator, "RTarget": right});
+        let job = job(json!({"Constraints": [constraint]}), json!({}), json!({}));
+        run(&mut cluster("n1 attr.a=1"), &job, &slots(0..1)).placements.len() == 1
+    };
+    assert!(fits("${attr.missing}", "!=", "1"));
+    assert!(!fits("${attr.a}", "!=", "1"));
+    assert!(fits("x-${attr.a}", "=", "x-${attr.a}"));
+    assert!(!fits("x-${attr.a}", "=", "x-1"));
+}
+
+#[test]
 fn refusals_are_counted_by_reason() {
     let constraint = json!({"LTarget": "${meta.x}", "Operand": "is_set", "RTarget": ""});
     let nodes = "n1 meta.x=1 mem=100\nn2\nn3 class=c sick\nn4 down\nn5 dc=far\nn6 pool=p";

@@ -38,6 +38,16 @@ fn a_static_port_is_granted_once_per_address() {
 }
 
 #[test]
+fn only_the_first_network_of_a_group_gets_ports() {
+    let first = json!({"DynamicPorts": [{"Label": "a"}]});
+    let second = json!({"DynamicPorts": [{"Label": "b"}], "ReservedPorts": [{"Label": "c", "Value": 8080}]});
+    let job = job(json!({}), json!({"Networks": [first, second]}), json!({}));
+    let decision = run(&mut cluster("n1"), &job, &slots(0..1));
+    let ports = &decision.placements[0].resources.shared.ports;
+    assert_eq!(ports.iter().map(|port| port.label.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
 fn colliding_ports_may_be_ignored() {
     let http =
         with_network(json!({"ReservedPorts": [{"Label": "http", "Value": 8080, "IgnoreCollision": true}]}));

@@ -46,7 +46,7 @@ async fn a_task_runs_and_is_stopped_with_nomads_events() {
         assert_eq!(process.config.env["FROM_TEMPLATE"], "1");
         assert!(process.config.dirs.local.is_dir());
     });
-    assert_eq!(agent.tasks.stats(id(WEB)).await.unwrap()["main"].rss_bytes, 7);
+    assert_eq!(agent.tasks.stats(id(WEB)).await.unwrap().into_values().next().unwrap().rss_bytes, 7);
     bench.stop(WEB).await;
     pass(0.5).await;
     assert_eq!(bench.services().await, 0, "deregistered before the delay has passed");

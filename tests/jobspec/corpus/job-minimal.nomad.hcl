@@ -1,0 +1,11 @@
+job "job-minimal" {
+  group "app" {
+    task "main" {
+      driver = "raw_exec"
+
+      config {
+        command = "/bin/true"
+      }
+    }
+  }
+}

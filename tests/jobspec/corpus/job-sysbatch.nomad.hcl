@@ -1,0 +1,13 @@
+job "job-sysbatch" {
+  type = "sysbatch"
+
+  group "app" {
+    task "main" {
+      driver = "raw_exec"
+
+      config {
+        command = "/bin/true"
+      }
+    }
+  }
+}
