@@ -17,6 +17,7 @@ use herder::drivers::TaskConfig;
 use herder::drivers::TaskDirs;
 use herder::drivers::TaskId;
 use herder::drivers::all;
+use herder::drivers::network::NetworkFiles;
 use herder::drivers::supervisor::Supervisor;
 use herder::drivers::unmount_all_below;
 use herder::model::id::AllocId;
@@ -118,6 +119,8 @@ fn config(dir: &Path, options: &Value) -> std::io::Result<TaskConfig> {
         ports: Vec::new(),
         network_mode: String::new(),
         network_namespace: None,
+        network_files: NetworkFiles::default(),
+        mounts: Vec::new(),
         kill_signal: String::new(),
     })
 }

@@ -29,6 +29,8 @@ use crate::agent::machine::MachineConfig;
 use crate::agent::migration::OverHttp;
 use crate::agent::network::NetworkOptions;
 use crate::agent::network::Networks;
+use crate::agent::overrides;
+use crate::agent::overrides::Overrides;
 use crate::agent::real::RealWorkload;
 use crate::agent::register::Lease;
 use crate::agent::surroundings::StandardSurroundings;
@@ -137,7 +139,15 @@ impl Client {
             Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
+        let (overrides, overrides_seen) = watch::channel(Overrides::new());
+        let following = overrides::follow(Arc::clone(&store), keys.clone(), handle.node_id(), overrides);
+        let node = Arc::new(node);
+        let changing = apply_overrides(Arc::clone(&handle), Arc::clone(&node), overrides_seen.clone());
+        let looking =
+            look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node, overrides_seen);
+        let looking = async move {
+            tokio::join!(looking, following, changing);
+        };
         let publish = publish(&config.telemetry);
         let local = Arc::new(Local::new(Arc::clone(&handle), workload, alloc_root, store, keys, publish));
         let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
@@ -186,6 +196,17 @@ impl Client {
     }
 }
 
+/// Shows tasks at once what operators set.
+async fn apply_overrides(
+    handle: Arc<AgentHandle>,
+    node: Arc<watch::Sender<Arc<NodeInfo>>>,
+    mut changed: watch::Receiver<Overrides>,
+) {
+    while changed.changed().await.is_ok() {
+        node.send_replace(overrides::applied(&handle.info(), &changed.borrow_and_update()));
+    }
+}
+
 fn publish(telemetry: &TelemetryConfig) -> Publish {
     Publish {
         allocations: telemetry.publish_allocation_metrics,
@@ -201,7 +222,8 @@ async fn look_again(
     mut options: FingerprintOptions,
     drivers: Drivers,
     handle: Arc<AgentHandle>,
-    node: watch::Sender<Arc<NodeInfo>>,
+    node: Arc<watch::Sender<Arc<NodeInfo>>>,
+    overrides: watch::Receiver<Overrides>,
 ) {
     options.ask_cloud = false;
     loop {
@@ -231,7 +253,7 @@ async fn look_again(
             }
         }
         handle.set_info(info);
-        node.send_replace(handle.info());
+        node.send_replace(overrides::applied(&handle.info(), &overrides.borrow()));
     }
 }
 

@@ -89,6 +89,7 @@ impl Bench {
             network_namespace: None,
             network_files: herder::drivers::network::NetworkFiles::default(),
             kill_signal: String::new(),
+            mounts: Vec::new(),
         };
         let driver = all(&options).remove(driver).unwrap();
         Self { dir, driver, config, handles: Vec::new() }

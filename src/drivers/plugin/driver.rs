@@ -32,9 +32,12 @@ use super::output::Output;
 use super::output::nowhere;
 use super::proto::hashicorp::nomad::plugins::drivers::proto;
 use super::proto::hashicorp::nomad::plugins::drivers::proto::driver_capabilities::FsIsolation;
+use super::proto::hashicorp::nomad::plugins::drivers::proto::driver_capabilities::MountConfigs;
+use super::proto::hashicorp::nomad::plugins::drivers::proto::network_isolation_spec::Mode;
 use super::proto::hashicorp::nomad::plugins::drivers::proto::start_task_response;
 use super::schema;
 use super::task;
+use super::task::Own;
 use super::types;
 
 /// How long a call waits for a plugin that is being started anew.
@@ -199,6 +202,14 @@ impl Driver for PluginDriver {
         matches!(isolation, FsIsolation::Chroot | FsIsolation::Image)
     }
 
+    fn mounts_volumes(&self) -> bool {
+        self.keeper.about().capabilities.mount_configs() == MountConfigs::AnyMounts
+    }
+
+    fn joins_networks(&self) -> bool {
+        self.keeper.about().capabilities.network_isolation_modes().any(|mode| mode == Mode::Group)
+    }
+
     async fn fingerprint(&self) -> DriverInfo {
         self.keeper.health(HEALTH_LIMIT).await
     }
@@ -229,7 +240,8 @@ impl Driver for PluginDriver {
         let output = if wanted { Output::begin(&self.supervisor, config).await? } else { None };
         let nowhere = nowhere();
         let (stdout, stderr) = output.as_ref().map_or((&*nowhere, &*nowhere), Output::paths);
-        let task = task::describe(config, types::encode(&options), stdout, stderr);
+        let options = types::encode(&options);
+        let task = task::describe(config, Own { options, stdout, stderr, own_root: self.own_root() });
         self.keeper.listen(&id, progress);
         match self.start_task(task).await {
             Ok(answer) => {
