@@ -460,14 +460,4 @@ mod tests {
         let filter = PartFilter::from_options(&only);
         assert!(filter.has("nomad") && !filter.has("cpu"));
     }
-
-    #[test]
-    fn the_default_route_with_the_lowest_metric_wins() {
-        let routes = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
-            wlan0 00000000 01 0003 0 0 600 00000000 0 0 0\n\
-            eth0 00000000 01 0003 0 0 100 00000000 0 0 0\n\
-            docker0 000011AC 00 0001 0 0 0 0000FFFF 0 0 0\n";
-        assert_eq!(default_interface(routes).as_deref(), Some("eth0"));
-        assert_eq!(default_interface("Iface\n"), None);
-    }
 }

@@ -254,7 +254,8 @@ fn looks_like_item(text: &str) -> bool {
 /// Nomad's words for a syntax error, found by looking at the place that the parser complains about.
 fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
     let text = &source.text;
-    let offset = error.location().offset().min(text.len());
+    // The parser counts bytes, and may end within a character.
+    let offset = text.floor_char_boundary(error.location().offset());
     let message = error.message();
     let rest = &text[offset..];
     let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);

@@ -119,7 +119,7 @@ impl Client {
             alloc_root: alloc_root.clone(),
             region: config.region.clone(),
             drivers: drivers.clone(),
-            surroundings: Arc::new(StandardSurroundings { consul: consul.clone() }),
+            surroundings: Arc::new(StandardSurroundings(consul.clone())),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             artifacts: hook_options::artifacts(&config.client.artifact)?,

@@ -20,7 +20,7 @@ use nix::sched::unshare;
 
 const NONE: Option<&str> = None;
 /// The file system type of namespaces.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// Makes a namespace with its loopback up, kept alive by a mount at `path`. `lock` keeps agents apart that prepare
 /// the directory at the same time.
@@ -48,7 +48,7 @@ pub(super) fn create(path: &Path, lock: &Path) -> io::Result<()> {
 
 /// True if a namespace is mounted at `path`.
 pub(super) fn is_there(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|stat| stat.filesystem_type().0 as i64 == NSFS_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|stat| u64::try_from(stat.filesystem_type().0) == Ok(NSFS_MAGIC))
 }
 
 /// Lets go of a namespace: it vanishes with its last process. Idempotent.
