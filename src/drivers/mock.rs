@@ -364,25 +364,6 @@ impl Driver for Mock {
         }
         Ok((if end.signal == 0 { end.code } else { 128 + end.signal }, output.into_bytes()))
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_comes_and_goes() {
-        let outage = Outage { period: Some(Duration::from_secs(10)) };
-        let seen = [0, 9, 10, 19, 20, 35].map(|seconds| outage.is_on(Duration::from_secs(seconds)));
-        assert_eq!(seen, [false, false, true, true, false, true]);
-        assert!(!Outage::default().is_on(Duration::from_secs(10)));
-    }
-
-    #[test]
-    fn ports_are_named_by_label() {
-        assert_eq!(port_map("http:80 db:5432").unwrap()["db"], 5432);
-        assert!(port_map("http").unwrap_err().contains("\"http\""));
-    }
 
     /// Says its command line, then what is typed, until that ends.
     async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
@@ -411,5 +392,24 @@ mod tests {
             }
         });
         Ok(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_comes_and_goes() {
+        let outage = Outage { period: Some(Duration::from_secs(10)) };
+        let seen = [0, 9, 10, 19, 20, 35].map(|seconds| outage.is_on(Duration::from_secs(seconds)));
+        assert_eq!(seen, [false, false, true, true, false, true]);
+        assert!(!Outage::default().is_on(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn ports_are_named_by_label() {
+        assert_eq!(port_map("http:80 db:5432").unwrap()["db"], 5432);
+        assert!(port_map("http").unwrap_err().contains("\"http\""));
     }
 }

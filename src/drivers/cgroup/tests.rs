@@ -167,7 +167,9 @@ fn both_versions_are_counted() {
     let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).expect("a file");
     let group = |names: &[&str]| TaskCgroups {
         dirs: names.iter().map(|name| ((*name).to_owned(), dir.path().to_owned())).collect(),
+        joined: Vec::new(),
         limits: Vec::new(),
+        partition: None,
     };
     write("cgroup.procs", "7\n0\n");
     write("cpuacct.usage", "3000\n");
