@@ -220,6 +220,7 @@ fn task() -> Value {
     set(&mut template, "ChangeScript", names::<ChangeScript>());
     set(&mut template, "Wait", names::<WaitConfig>());
     set(&mut template, "VaultGrace", Value::Null);
+    set(&mut template, "Once", Value::Null);
     let mut artifact = names::<Artifact>();
     set(&mut artifact, "GetterOptions", texts());
     set(&mut artifact, "GetterHeaders", texts());

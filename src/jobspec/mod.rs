@@ -156,10 +156,27 @@ fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Res
     let (warnings, errors) = variables::split(decoder.diagnostics, &decoder.source.name);
     match raw {
         Some(raw) if errors.is_empty() => {
+            if depth(&raw) > MAX_DEPTH {
+                let detail =
+                    format!("Blocks, lists and maps of a job nest no deeper than {MAX_DEPTH} levels.");
+                return Err(Diagnostic::nowhere("Values nest too deep", detail).into());
+            }
             let job = fill::job(raw.clone()).map_err(|why| Diagnostic::nowhere("Invalid job", why))?;
             Ok(Parsed { job, raw, warnings, outline })
         }
         _ => Err(Diagnostics(errors.into_iter().chain(warnings).collect())),
+    }
+}
+
+/// Deeper jobs could be written as JSON, but not read again.
+const MAX_DEPTH: usize = 100;
+
+/// The levels of lists and maps in a value.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

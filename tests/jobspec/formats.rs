@@ -204,3 +204,17 @@ fn a_syntax_error_within_a_character_is_an_error_like_any_other() {
         assert!(jobspec::format(&Source { name: "x", text }).is_err(), "{text}");
     }
 }
+
+#[test]
+fn driver_options_nest_only_as_deep_as_they_can_be_stored() {
+    let nested = |levels: usize| {
+        let (open, close) = ("a {\n".repeat(levels), "}\n".repeat(levels));
+        format!(
+            "job \"j\" {{\n group \"g\" {{\n task \"t\" {{\n driver = \"x\"\n config {{\n{open}{close}}}\n }}\n }}\n}}\n"
+        )
+    };
+    let job = parse(&nested(40)).expect("deep, but not too deep").job;
+    let wire = serde_json::to_vec(&json!({ "Job": job })).expect("serializes");
+    assert!(jobspec::decode_json(&wire).is_ok());
+    assert!(parse(&nested(55)).expect_err("too deep").contains("Values nest too deep"));
+}
