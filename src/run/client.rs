@@ -107,7 +107,7 @@ impl Client {
         for path in [&alloc_root, &config.client.state_dir] {
             std::fs::create_dir_all(path).map_err(|cause| made(path, cause))?;
         }
-        let mut drivers = all_drivers(config).await;
+        let mut drivers = all_drivers(config).await?;
         drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr)?;
         let consul = options.consul.clone().map(|client| {
@@ -320,8 +320,8 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
 }
 
 /// The built-in drivers, and those that are programs of their own.
-async fn all_drivers(config: &AgentConfig) -> Drivers {
-    let options = driver_options(config);
+async fn all_drivers(config: &AgentConfig) -> Result<Drivers, RunError> {
+    let options = driver_options(config)?;
     let supervisor = options.supervisor.clone();
     let mut drivers = drivers::all(&options);
     let options = plugin_options(config, supervisor);
@@ -330,7 +330,7 @@ async fn all_drivers(config: &AgentConfig) -> Drivers {
             tracing::warn!(driver = %name, "a plugin takes the place of the built-in driver");
         }
     }
-    drivers
+    Ok(drivers)
 }
 
 fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions {
@@ -392,13 +392,8 @@ fn host_networks(client: &ClientConfig) -> BTreeMap<String, HostNetwork> {
     networks.collect()
 }
 
-fn driver_options(config: &AgentConfig) -> DriverOptions {
-    let enabled = |driver: &str| config.driver_config(driver).get("enabled").and_then(Value::as_bool);
-    let mut options = DriverOptions {
-        raw_exec: enabled("raw_exec").unwrap_or(config.dev),
-        mock: enabled("mock_driver").unwrap_or(config.dev),
-        ..DriverOptions::default()
-    };
+fn driver_options(config: &AgentConfig) -> Result<DriverOptions, RunError> {
+    let mut options = DriverOptions { raw_exec: config.dev, mock: config.dev, ..DriverOptions::default() };
     if !config.client.cgroup_parent.is_empty() {
         options.cgroup_parent = config.client.cgroup_parent.clone();
     }
@@ -406,16 +401,13 @@ fn driver_options(config: &AgentConfig) -> DriverOptions {
         let pairs = config.client.chroot_env.iter();
         options.chroot = pairs.map(|(from, to)| (PathBuf::from(from), PathBuf::from(to))).collect();
     }
-    let docker = config.driver_config("docker");
-    let flag = |value: Option<&Value>| value.and_then(Value::as_bool);
-    if let Some(endpoint) = docker.get("endpoint").and_then(Value::as_str) {
-        options.docker.endpoint = endpoint.to_owned();
-    }
-    options.docker.allow_privileged = flag(docker.get("allow_privileged")).unwrap_or(false);
-    let volumes = docker.get("volumes");
-    options.docker.volumes_enabled =
-        flag(volumes.and_then(|volumes| volumes.get("enabled"))).unwrap_or(config.dev);
-    options
+    options.docker.volumes_enabled = config.dev;
+    // Whoever tries things out has images of his own and wants to keep them.
+    options.docker.gc.image = !config.dev;
+    options.docker.alloc_root = config.client.alloc_dir.clone();
+    drivers::settings::read(&mut options, |name| config.driver_config(name), &config.client.options)
+        .map_err(|problems| RunError::Setup(problems.join("\n")))?;
+    Ok(options)
 }
 
 fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerprint) -> NodeInfo {

@@ -7,6 +7,7 @@ mod keeper;
 mod launch;
 mod output;
 mod schema;
+mod session;
 mod task;
 mod types;
 
