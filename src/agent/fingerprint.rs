@@ -159,11 +159,14 @@ pub struct Fingerprint {
     pub boot_id: String,
 }
 
+/// Finds out about one part of the machine.
+type Look = fn(&FingerprintOptions, &mut Fingerprint);
+
 /// Looks at the machine. What cannot be found out is left out.
 pub async fn fingerprint(options: &FingerprintOptions, drivers: &Drivers) -> Fingerprint {
     let mut found =
         Fingerprint { boot_id: trimmed("/proc/sys/kernel/random/boot_id"), ..Fingerprint::default() };
-    let parts: &[(&str, fn(&FingerprintOptions, &mut Fingerprint))] = &[
+    let parts: &[(&str, Look)] = &[
         ("cpu", processors),
         ("memory", memory),
         ("host", kernel),

@@ -307,6 +307,9 @@ impl Surroundings for Arc<Quiet> {
     }
 }
 
+/// Tells how full the disk is, percent.
+pub(super) type DiskGauge = Box<dyn Fn() -> f64 + Send>;
+
 /// One machine whose agents come and go.
 pub(super) struct Bench {
     pub(super) store: EmbeddedStore,
@@ -319,7 +322,7 @@ pub(super) struct Bench {
     pub(super) dir: tempfile::TempDir,
     pub(super) info: watch::Sender<Arc<NodeInfo>>,
     /// Percent of the disk in use; nothing while unset.
-    pub(super) disk: Arc<Mutex<Option<Box<dyn Fn() -> f64 + Send>>>>,
+    pub(super) disk: Arc<Mutex<Option<DiskGauge>>>,
 }
 
 impl Drop for Bench {
