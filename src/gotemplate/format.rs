@@ -525,7 +525,7 @@ fn general(number: f64, precision: Option<usize>) -> String {
         None => 6,
         Some(precision) => {
             let precision = precision.max(1) as i32;
-            if precision > count && count >= at + 1 { count } else { precision }
+            if precision > count && count > at { count } else { precision }
         }
     };
     if at < -4 || at >= bound {

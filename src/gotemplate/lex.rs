@@ -269,8 +269,9 @@ impl<'a> Lexer<'a> {
         let mut last = ' ';
         while let Some(c) = self.peek() {
             let exponent = if hex { matches!(last, 'p' | 'P') } else { matches!(last, 'e' | 'E') };
+            let sign = exponent && matches!(c, '+' | '-');
             let digit = c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
-            if !digit && !(exponent && matches!(c, '+' | '-')) {
+            if !digit && !sign {
                 break;
             }
             last = c;

@@ -51,10 +51,12 @@ pub type Answer = Result<Value, Failure>;
 /// A function that depends on its arguments only.
 pub type Plain = fn(&[Value]) -> Answer;
 
+type Bound<'a> = Rc<dyn Fn(&[Value]) -> Answer + 'a>;
+
 #[derive(Clone)]
 enum Function<'a> {
     Plain(Plain),
-    Bound(Rc<dyn Fn(&[Value]) -> Answer + 'a>),
+    Bound(Bound<'a>),
 }
 
 /// The functions that a template may call besides the language's own.
