@@ -202,8 +202,13 @@ impl PluginDriver {
 }
 
 fn started(network: Option<proto::NetworkOverride>) -> Started {
-    let address = network.map(|network| network.addr).filter(|address| !address.is_empty());
-    Started { address }
+    let Some(network) = network else { return Started::default() };
+    let ports = network.port_map.into_iter();
+    Started {
+        address: Some(network.addr).filter(|address| !address.is_empty()),
+        advertise: network.auto_advertise,
+        ports: ports.filter_map(|(label, port)| Some((label, u16::try_from(port).ok()?))).collect(),
+    }
 }
 
 #[async_trait]
