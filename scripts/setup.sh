@@ -11,6 +11,8 @@ needs=(
     "etcdctl etcd-client"
     "dockerd docker.io"
     "docker docker.io"
+    "docker-registry docker-registry"
+    "qemu-system-x86_64 qemu-system-x86"
     "java default-jre-headless"
     "javac default-jdk-headless"
     "ip iproute2"

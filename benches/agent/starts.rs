@@ -17,6 +17,7 @@ use herder::drivers::TaskConfig;
 use herder::drivers::TaskDirs;
 use herder::drivers::TaskId;
 use herder::drivers::all;
+use herder::drivers::network::NetworkFiles;
 use herder::drivers::supervisor::Supervisor;
 use herder::drivers::unmount_all_below;
 use herder::model::id::AllocId;
@@ -106,9 +107,13 @@ fn config(dir: &Path, options: &Value) -> std::io::Result<TaskConfig> {
         id: TaskId { alloc: AllocId(uuid::Uuid::new_v4()), task: "web".to_owned(), run: 1 },
         namespace: "default".to_owned(),
         job: "bench".to_owned(),
+        job_name: "bench".to_owned(),
+        parent_job: String::new(),
         group: "g".to_owned(),
         alloc_name: "bench.g[0]".to_owned(),
         node_name: "node".to_owned(),
+        node_id: String::new(),
+        node_mhz: 0,
         user: String::new(),
         config: options.as_object().cloned().unwrap_or_default(),
         env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
@@ -118,6 +123,8 @@ fn config(dir: &Path, options: &Value) -> std::io::Result<TaskConfig> {
         ports: Vec::new(),
         network_mode: String::new(),
         network_namespace: None,
+        network_files: NetworkFiles::default(),
+        mounts: Vec::new(),
         kill_signal: String::new(),
     })
 }

@@ -284,6 +284,8 @@ impl driver::driver_server::Driver for Sample {
         let capabilities = driver::DriverCapabilities {
             send_signals: true,
             exec: true,
+            // Tasks see the host's files as they are: there is nowhere to mount anything.
+            mount_configs: driver::driver_capabilities::MountConfigs::NoMounts.into(),
             ..driver::DriverCapabilities::default()
         };
         Ok(Response::new(driver::CapabilitiesResponse { capabilities: Some(capabilities) }))

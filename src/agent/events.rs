@@ -131,6 +131,23 @@ pub fn signaling(signal: &str, reason: &str) -> TaskEvent {
     )
 }
 
+/// Go's word for a signal, as Nomad's events have it.
+pub fn signal_word(signal: &str) -> &str {
+    match signal {
+        "SIGABRT" => "aborted",
+        "SIGALRM" => "alarm clock",
+        "SIGHUP" => "hangup",
+        "SIGINT" => "interrupt",
+        "SIGKILL" => "killed",
+        "SIGPIPE" => "broken pipe",
+        "SIGQUIT" => "quit",
+        "SIGTERM" => "terminated",
+        "SIGUSR1" => "user defined signal 1",
+        "SIGUSR2" => "user defined signal 2",
+        other => other,
+    }
+}
+
 pub fn killing(timeout: Span) -> TaskEvent {
     let text = format!("Sent interrupt. Waiting {timeout} before force killing");
     detailed("Killing", text, &[("kill_timeout", timeout.to_string())])

@@ -94,6 +94,12 @@ impl Machine {
         node_names(&self.node(), &self.config.region)
     }
 
+    /// MHz of all processors that tasks may use; 0 if unknown.
+    pub fn usable_mhz(&self) -> i64 {
+        let node = self.node();
+        node.attributes.get("cpu.usablecompute").and_then(|mhz| mhz.parse().ok()).unwrap_or(0)
+    }
+
     /// How long a task may take to end.
     pub fn kill_timeout(&self, task: &Task) -> Span {
         task.kill_timeout.unwrap_or(DEFAULT_KILL_TIMEOUT).min(self.config.max_kill_timeout)

@@ -28,6 +28,7 @@ pub mod lifecycle;
 pub mod machine;
 pub mod migration;
 pub mod network;
+pub mod overrides;
 pub mod real;
 pub mod register;
 pub mod report;

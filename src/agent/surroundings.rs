@@ -96,12 +96,8 @@ pub trait Services: Send + Sync {
     fn results(&self) -> BTreeMap<String, CheckResult>;
 }
 
-/// The hooks of this program.
-#[derive(Default)]
-pub struct StandardSurroundings {
-    /// Where services of provider `consul` are registered.
-    pub consul: Option<Registry>,
-}
+/// The hooks of this program; services of provider `consul` are registered there, if it is given.
+pub struct StandardSurroundings(pub Option<Registry>);
 
 #[async_trait]
 impl Surroundings for StandardSurroundings {
@@ -137,7 +133,7 @@ impl Surroundings for StandardSurroundings {
         restarts: mpsc::Sender<CheckRestartRequest>,
         before: BTreeMap<String, CheckResult>,
     ) -> Box<dyn Services> {
-        Box::new(ServiceManager::resume(context, services, sink, restarts, before, self.consul.clone()))
+        Box::new(ServiceManager::resume(context, services, sink, restarts, before, self.0.clone()))
     }
 }
 

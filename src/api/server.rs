@@ -103,14 +103,17 @@ fn sockets(
         .map(move |path: FullPath, query: String, headers: HeaderMap, ws: warp::ws::Ws| {
             let request = Request::builder().uri(format!("{}?{query}", path.as_str())).body(Bytes::new());
             let checked = match request {
-                Err(error) => Err(reply::full(StatusCode::BAD_REQUEST, reply::TEXT, error.to_string())),
+                Err(error) => {
+                    let text = error.to_string();
+                    Err(Box::new(reply::full(StatusCode::BAD_REQUEST, reply::TEXT, text)))
+                }
                 Ok(mut request) => {
                     *request.headers_mut() = headers;
                     Upgrade::check(&api, request)
                 }
             };
             match checked {
-                Err(reply) => into_warp(reply, false),
+                Err(reply) => into_warp(*reply, false),
                 Ok(upgrade) => ws.on_upgrade(|socket| upgrade.serve(adapt(socket))).into_response(),
             }
         })

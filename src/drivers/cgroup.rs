@@ -1,5 +1,7 @@
 //! Control groups of tasks, version 1 and 2. Where they are mounted is read from the kernel, never assumed.
 
+mod partition;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -101,15 +103,43 @@ impl Hierarchy {
     }
 }
 
-const CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "pids", "freezer"];
+const CONTROLLERS: &[&str] = &["blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"];
+/// Those that a plain process is put under: enough to limit, count and kill.
+const PLAIN_CONTROLLERS: &[&str] = &["cpu", "cpuacct", "cpuset", "freezer", "memory"];
+/// Devices that an isolated task may use: those that every program expects, and making (not using) any.
+const ALLOWED_DEVICES: &[&str] = &[
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+];
 
 /// The groups of one task, with their limits. Written by the supervisor, which also joins and removes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCgroups {
     /// On version 1 one directory per controller, on version 2 exactly one named `unified`.
     pub dirs: BTreeMap<String, PathBuf>,
+    /// Groups that the task only joins: others are in them, too, so nobody is killed in there and nothing removed.
+    #[serde(default)]
+    pub joined: Vec<Joined>,
     /// Files to write, in order; a required one that fails fails the start.
     pub limits: Vec<Limit>,
+    /// The group whose processors are divided between tasks with cores of their own and all others.
+    #[serde(default)]
+    pub partition: Option<PathBuf>,
+}
+
+/// A group that is not the task's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    pub dir: PathBuf,
+    pub required: bool,
 }
 
 /// A value for a control file.
@@ -120,74 +150,146 @@ pub struct Limit {
     pub required: bool,
 }
 
-/// Plans the groups of a task. `parent` is a path below the mount points, such as `nomad` or `/nomad`.
-pub fn plan(
-    hierarchy: &Hierarchy,
-    parent: &str,
-    name: &str,
-    grant: &AllocatedTask,
-    pids_limit: Option<u32>,
-) -> TaskCgroups {
-    let mut plan = TaskCgroups::default();
-    // Joining an absolute path would leave the mount point and put the limits into plain files.
-    let parent = parent.trim_matches('/');
-    let (soft, hard) = memory_bytes(grant);
-    let shares = grant.cpu.cpu_shares.clamp(SHARES.0, SHARES.1);
-    let cores = &grant.cpu.reserved_cores;
-    let cores = cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-    let mut limit =
-        |file: PathBuf, value: String, required| plan.limits.push(Limit { file, value, required });
+/// How far control groups are to hold a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Limits and counters only.
+    #[default]
+    Plain,
+    /// Every controller, and only harmless devices.
+    Isolated,
+}
+
+/// Groups of somebody else that a task joins in place of its own. Which of the two counts is for the machine to say, so
+/// that one job file can serve machines of both kinds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Path by controller, below the controller's mount point or absolute.
+    pub v1: BTreeMap<String, PathBuf>,
+    pub v2: Option<PathBuf>,
+}
+
+/// What the groups of a task are planned from.
+#[derive(Clone, Debug)]
+pub struct Wish<'a> {
+    /// A path below the mount points, such as `nomad` or `/nomad`.
+    pub parent: &'a str,
+    /// `<allocation>.<task>`.
+    pub name: &'a str,
+    pub grant: &'a AllocatedTask,
+    pub pids_limit: Option<u32>,
+    pub scope: Scope,
+    pub overrides: &'a Overrides,
+}
+
+/// Plans the groups of a task.
+pub fn plan(hierarchy: &Hierarchy, wish: &Wish<'_>) -> TaskCgroups {
     match hierarchy {
-        Hierarchy::None => {}
-        Hierarchy::V1(mounts) => {
-            for (controller, mount) in mounts {
-                if controller == "cpuset" && cores.is_empty() {
-                    continue;
-                }
-                let dir = mount.join(parent).join(name);
-                match controller.as_str() {
-                    "memory" => {
-                        if let Some(hard) = hard {
-                            limit(dir.join("memory.limit_in_bytes"), hard.to_string(), true);
-                        }
-                        if let Some(soft) = soft {
-                            limit(dir.join("memory.soft_limit_in_bytes"), soft.to_string(), false);
-                        }
-                        limit(dir.join("memory.swappiness"), "0".to_owned(), false);
-                    }
-                    "cpu" => limit(dir.join("cpu.shares"), shares.to_string(), true),
-                    "cpuset" => limit(dir.join("cpuset.cpus"), cores.clone(), true),
-                    "pids" => {
-                        if let Some(pids) = pids_limit {
-                            limit(dir.join("pids.max"), pids.to_string(), true);
-                        }
-                    }
-                    _ => {}
-                }
-                plan.dirs.insert(controller.clone(), dir);
-            }
-        }
-        Hierarchy::V2(root) => {
-            let slice = parent.strip_suffix(".slice").unwrap_or(parent);
-            let dir = root.join(format!("{slice}.slice")).join(format!("{name}.scope"));
-            let weight = 1 + (shares - 2) * 9999 / 262_142;
-            if let Some(hard) = hard {
-                limit(dir.join("memory.max"), hard.to_string(), true);
-                limit(dir.join("memory.swap.max"), "0".to_owned(), false);
-            }
-            if let Some(soft) = soft {
-                limit(dir.join("memory.low"), soft.to_string(), false);
-            }
-            limit(dir.join("cpu.weight"), weight.to_string(), true);
-            if !cores.is_empty() {
-                limit(dir.join("cpuset.cpus"), cores, true);
-            }
-            if let Some(pids) = pids_limit {
-                limit(dir.join("pids.max"), pids.to_string(), true);
-            }
-            plan.dirs.insert("unified".to_owned(), dir);
-        }
+        Hierarchy::None => TaskCgroups::default(),
+        Hierarchy::V1(mounts) => plan_v1(mounts, wish),
+        Hierarchy::V2(root) => plan_v2(root, wish),
     }
+}
+
+/// Joining an absolute path would leave the mount point and put the limits into plain files.
+fn below(mount: &Path, path: &Path) -> PathBuf {
+    if path.starts_with(mount) { path.to_owned() } else { mount.join(path.strip_prefix("/").unwrap_or(path)) }
+}
+
+fn cores(grant: &AllocatedTask) -> String {
+    grant.cpu.reserved_cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn plan_v1(mounts: &BTreeMap<String, PathBuf>, wish: &Wish<'_>) -> TaskCgroups {
+    let mut plan = TaskCgroups::default();
+    let (soft, hard) = memory_bytes(wish.grant);
+    let shares = wish.grant.cpu.cpu_shares.clamp(SHARES.0, SHARES.1);
+    let cores = cores(wish.grant);
+    for (controller, mount) in mounts {
+        if let Some(path) = wish.overrides.v1.get(controller) {
+            plan.joined.push(Joined { dir: below(mount, path), required: true });
+            continue;
+        }
+        let limits_pids = controller == "pids" && wish.pids_limit.is_some();
+        if wish.scope == Scope::Plain && !limits_pids && !PLAIN_CONTROLLERS.contains(&controller.as_str()) {
+            continue;
+        }
+        let parent = below(mount, Path::new(wish.parent));
+        let mut dir = parent.join(wish.name);
+        if controller == "cpuset" {
+            plan.partition = Some(parent.clone());
+            if cores.is_empty() {
+                plan.joined.push(Joined { dir: parent.join(partition::SHARE), required: false });
+                continue;
+            }
+            dir = parent.join(partition::RESERVE).join(wish.name);
+        }
+        let mut limit = |file: &str, value: &dyn ToString, required| {
+            plan.limits.push(Limit { file: dir.join(file), value: value.to_string(), required });
+        };
+        match controller.as_str() {
+            "memory" => {
+                if let Some(hard) = hard {
+                    limit("memory.limit_in_bytes", &hard, true);
+                }
+                if let Some(soft) = soft {
+                    limit("memory.soft_limit_in_bytes", &soft, false);
+                }
+                limit("memory.swappiness", &0, false);
+            }
+            "cpu" => limit("cpu.shares", &shares, true),
+            "cpuset" => limit("cpuset.cpus", &cores, true),
+            "devices" => {
+                limit("devices.deny", &"a", false);
+                for device in ALLOWED_DEVICES {
+                    limit("devices.allow", device, false);
+                }
+            }
+            "pids" => {
+                if let Some(pids) = wish.pids_limit {
+                    limit("pids.max", &pids, true);
+                }
+            }
+            _ => {}
+        }
+        plan.dirs.insert(controller.clone(), dir);
+    }
+    plan
+}
+
+fn plan_v2(root: &Path, wish: &Wish<'_>) -> TaskCgroups {
+    let mut plan = TaskCgroups::default();
+    if let Some(path) = &wish.overrides.v2 {
+        plan.joined.push(Joined { dir: below(root, path), required: true });
+        return plan;
+    }
+    let (soft, hard) = memory_bytes(wish.grant);
+    let cores = cores(wish.grant);
+    let parent = wish.parent.trim_matches('/');
+    let slice = root.join(format!("{}.slice", parent.strip_suffix(".slice").unwrap_or(parent)));
+    let part = if cores.is_empty() { partition::SHARE_SLICE } else { partition::RESERVE_SLICE };
+    let dir = slice.join(part).join(format!("{}.scope", wish.name));
+    let shares = wish.grant.cpu.cpu_shares.clamp(SHARES.0, SHARES.1);
+    let weight = 1 + (shares - 2) * 9999 / 262_142;
+    let mut limit = |file: &str, value: &dyn ToString, required| {
+        plan.limits.push(Limit { file: dir.join(file), value: value.to_string(), required });
+    };
+    if let Some(hard) = hard {
+        limit("memory.max", &hard, true);
+        limit("memory.swap.max", &0, false);
+    }
+    if let Some(soft) = soft {
+        limit("memory.low", &soft, false);
+    }
+    limit("cpu.weight", &weight, true);
+    if !cores.is_empty() {
+        limit("cpuset.cpus", &cores, true);
+    }
+    if let Some(pids) = wish.pids_limit {
+        limit("pids.max", &pids, true);
+    }
+    plan.partition = Some(slice);
+    plan.dirs.insert("unified".to_owned(), dir);
     plan
 }
 
@@ -212,18 +314,20 @@ impl TaskCgroups {
         let named = |path: &Path, error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         };
+        if let Some(partition) = &self.partition {
+            // Without it limits of memory and the like still work; cores of its own are a limit that is required.
+            let _ = partition::prepare(partition);
+        }
         for (controller, dir) in &self.dirs {
             if let Some(parent) = dir.parent() {
                 fs::create_dir_all(parent).map_err(|error| named(parent, error))?;
-                match controller.as_str() {
-                    "unified" => delegate(parent),
-                    "cpuset" => inherit_cpuset(parent),
-                    _ => {}
+                if controller == "unified" {
+                    delegate(parent);
                 }
             }
             fs::create_dir_all(dir).map_err(|error| named(dir, error))?;
             if controller == "cpuset" {
-                inherit_cpuset(dir);
+                partition::inherit(dir);
             }
         }
         for limit in &self.limits {
@@ -233,7 +337,21 @@ impl TaskCgroups {
                 return Err(named(&limit.file, error));
             }
         }
+        self.rebalance();
         Ok(())
+    }
+
+    /// Has the task cores of its own?
+    fn reserves(&self) -> bool {
+        self.limits.iter().any(|limit| limit.file.ends_with("cpuset.cpus"))
+    }
+
+    /// Takes the cores of tasks that have their own away from all others, or gives them back.
+    fn rebalance(&self) {
+        if let Some(partition) = self.partition.as_ref().filter(|_| self.reserves()) {
+            // Others only lose speed when this fails.
+            let _ = partition::rebalance(partition);
+        }
     }
 
     /// Moves the calling process into the groups.
@@ -241,10 +359,16 @@ impl TaskCgroups {
     /// # Errors
     /// Names the group that could not be joined.
     pub fn join(&self) -> io::Result<()> {
-        for dir in self.dirs.values() {
-            write_control(&dir.join("cgroup.procs"), "0").map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot join {}: {error}", dir.display()))
-            })?;
+        let own = self.dirs.values().map(|dir| (dir, true));
+        let joined = self.joined.iter().map(|joined| (&joined.dir, joined.required));
+        for (dir, required) in own.chain(joined) {
+            let result = write_control(&dir.join("cgroup.procs"), "0");
+            if let Err(error) = result
+                && required
+            {
+                let text = format!("cannot join {}: {error}", dir.display());
+                return Err(io::Error::new(error.kind(), text));
+            }
         }
         Ok(())
     }
@@ -330,7 +454,16 @@ impl TaskCgroups {
                 }
             }
         }
+        self.rebalance();
         Ok(())
+    }
+
+    /// Removes those groups that are empty by now.
+    pub fn clear(&self) {
+        for dir in self.dirs.values() {
+            let _ = fs::remove_dir(dir);
+        }
+        self.rebalance();
     }
 }
 
@@ -395,135 +528,14 @@ fn write_control(file: &Path, value: &str) -> io::Result<()> {
 /// Switches the controllers on for the children of `dir`, from the root downwards. What the machine does not
 /// allow shows up when the limit is written.
 fn delegate(dir: &Path) {
-    for ancestor in [dir.parent(), Some(dir)].into_iter().flatten() {
+    let ancestors: Vec<&Path> =
+        dir.ancestors().take_while(|dir| dir.join("cgroup.subtree_control").exists()).collect();
+    for ancestor in ancestors.into_iter().rev() {
         for controller in ["+cpu", "+memory", "+pids", "+cpuset"] {
             let _ = fs::write(ancestor.join("cgroup.subtree_control"), controller);
         }
     }
 }
 
-/// A new cpuset is empty and cannot be joined until it has processors and memory nodes.
-fn inherit_cpuset(dir: &Path) {
-    let Some(parent) = dir.parent() else { return };
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        if own.trim().is_empty()
-            && let Ok(value) = fs::read_to_string(parent.join(file))
-        {
-            let _ = fs::write(dir.join(file), value.trim());
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const V1: &str = "\
-32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
-35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
-37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
-40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
-41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
-";
-
-    fn grant(mhz: i64, memory: i64, max: i64) -> AllocatedTask {
-        let mut grant = AllocatedTask::default();
-        grant.cpu.cpu_shares = mhz;
-        grant.memory.memory_mb = memory;
-        grant.memory.memory_max_mb = max;
-        grant
-    }
-
-    fn lines(plan: &TaskCgroups) -> Vec<String> {
-        plan.limits.iter().map(|limit| format!("{}={}", limit.file.display(), limit.value)).collect()
-    }
-
-    #[test]
-    fn a_version_2_mount_without_memory_beside_version_1_is_ignored() {
-        let found = Hierarchy::from_mountinfo(V1, |_| "hugetlb misc\n".to_owned());
-        assert_eq!(found.version(), Some("1"));
-        let plan = plan(&found, "/nomad", "a.web", &grant(500, 64, 0), Some(9));
-        assert_eq!(plan.dirs["cpu"], Path::new("/sys/fs/cgroup/cpu/nomad/a.web"));
-        assert!(!plan.dirs.contains_key("cpuset"));
-        let lines = lines(&plan);
-        assert!(
-            lines.contains(&"/sys/fs/cgroup/memory/nomad/a.web/memory.limit_in_bytes=67108864".to_owned())
-        );
-        assert!(lines.contains(&"/sys/fs/cgroup/cpu/nomad/a.web/cpu.shares=500".to_owned()));
-    }
-
-    #[test]
-    fn version_2_uses_weights_and_one_directory() {
-        let mountinfo = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        let found = Hierarchy::from_mountinfo(mountinfo, |_| "cpu memory pids\n".to_owned());
-        let plan = plan(&found, "nomad", "a.web", &grant(1024, 64, 128), None);
-        let dir = "/sys/fs/cgroup/nomad.slice/a.web.scope";
-        assert_eq!(
-            lines(&plan),
-            [
-                format!("{dir}/memory.max=134217728"),
-                format!("{dir}/memory.swap.max=0"),
-                format!("{dir}/memory.low=67108864"),
-                format!("{dir}/cpu.weight=39"),
-            ]
-        );
-    }
-
-    #[test]
-    fn limits_outside_of_a_control_group_mount_are_refused() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let found = Hierarchy::V2(dir.path().to_owned());
-        let plan = plan(&found, "nomad.slice", "a.web", &grant(500, 64, 0), None);
-        assert_eq!(plan.dirs["unified"], dir.path().join("nomad.slice/a.web.scope"));
-        let text = plan.create().expect_err("there are no control files").to_string();
-        assert!(text.contains("memory.max"), "{text}");
-        assert!(!dir.path().join("nomad.slice/a.web.scope/memory.max").exists());
-    }
-
-    #[test]
-    fn both_versions_are_counted() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).expect("a file");
-        let group = |names: &[&str]| TaskCgroups {
-            dirs: names.iter().map(|name| ((*name).to_owned(), dir.path().to_owned())).collect(),
-            limits: Vec::new(),
-        };
-        write("cgroup.procs", "7\n0\n");
-        write("cpuacct.usage", "3000\n");
-        write("cpuacct.usage_user", "2000\n");
-        write("cpuacct.usage_sys", "1000\n");
-        write("cpu.stat", "nr_periods 9\nnr_throttled 4\nthrottled_time 55\n");
-        write("memory.stat", "cache 10\nrss 20\nrss_huge 99\n");
-        write("memory.usage_in_bytes", "40\n");
-        write("memory.max_usage_in_bytes", "80\n");
-        let stats = group(&["cpu", "cpuacct", "memory"]).stats();
-        assert_eq!((stats.cpu_time_ns, stats.user_ns, stats.system_ns), (3000, Some(2000), Some(1000)));
-        assert_eq!((stats.throttled_periods, stats.throttled_ns), (Some(4), Some(55)));
-        assert_eq!((stats.rss_bytes, stats.cache_bytes, stats.swap_bytes), (20, Some(10), None));
-        assert_eq!(
-            (stats.usage_bytes, stats.max_usage_bytes, stats.kernel_bytes),
-            (Some(40), Some(80), None)
-        );
-        assert_eq!(stats.pids, [7]);
-        write("cpu.stat", "usage_usec 3\nuser_usec 2\nsystem_usec 1\nnr_throttled 5\nthrottled_usec 6\n");
-        write("memory.stat", "anon 20\nfile 10\nkernel 3\n");
-        write("memory.current", "41\n");
-        write("memory.peak", "81\n");
-        write("memory.swap.current", "0\n");
-        let stats = group(&["unified"]).stats();
-        assert_eq!((stats.cpu_time_ns, stats.user_ns, stats.system_ns), (3000, Some(2000), Some(1000)));
-        assert_eq!((stats.throttled_periods, stats.throttled_ns), (Some(5), Some(6000)));
-        assert_eq!((stats.rss_bytes, stats.cache_bytes, stats.swap_bytes), (20, Some(10), Some(0)));
-        assert_eq!(
-            (stats.usage_bytes, stats.max_usage_bytes, stats.kernel_bytes),
-            (Some(41), Some(81), Some(3))
-        );
-    }
-
-    #[test]
-    fn an_unlimited_maximum_leaves_only_the_soft_limit() {
-        assert_eq!(memory_bytes(&grant(1, 64, -1)), (Some(64 << 20), None));
-        assert_eq!(memory_bytes(&grant(1, 64, 0)), (None, Some(64 << 20)));
-    }
-}
+mod tests;

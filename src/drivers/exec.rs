@@ -22,10 +22,10 @@ use super::TaskConfig;
 use super::TaskHandle;
 use super::TaskStats;
 use super::cgroup::Hierarchy;
+use super::cgroup::Overrides;
+use super::cgroup::Scope;
 use super::executor::Executor;
 use super::executor::Launch;
-use super::executor::candidates;
-use super::executor::resolve_user;
 use super::options;
 use super::options::Kind;
 use super::options::Opt;
@@ -39,6 +39,8 @@ use super::supervisor::spec::Bind;
 use super::supervisor::spec::Capabilities;
 use super::supervisor::spec::CommandSpec;
 use super::supervisor::spec::Isolation;
+use super::users;
+use super::users::Denied;
 
 /// Directories of the host that a task sees, read-only.
 pub const DEFAULT_CHROOT: &[&str] =
@@ -59,9 +61,14 @@ pub const DEFAULT_CAPABILITIES: &[&str] = &[
     "setuid",
     "sys_chroot",
 ];
-/// The one capability that a task has without asking and without being root: low ports.
-const AMBIENT: &str = "net_bind_service";
+/// What stands before the reason when a command cannot be launched; scripts look for these words.
+const LAUNCH_FAILED: &str = "failed to launch command with executor: rpc error: code = Unknown desc = ";
+/// What a task that shares the host's processes by its own wish does not have: with these it could end them, become their
+/// user, or look into tasks that keep to themselves (the kernel compares capabilities before it allows that).
+const NOT_AMONG_OTHERS: &[&str] = &["kill", "setgid", "setpcap", "setuid"];
 const DEFAULT_USER: &str = "nobody";
+/// Where a bare name is looked for when the task's own directories do not have it.
+const SEARCH_PATH: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
 
 pub(super) const OPTIONS: &[Opt] = &[
     required("command", Kind::Text),
@@ -73,14 +80,51 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt("work_dir", Kind::Text),
 ];
 
+/// What the agent's configuration says about isolated tasks of one driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsolationOptions {
+    /// Names without `CAP_`, lower case.
+    pub allowed_capabilities: Vec<String>,
+    /// `private` or `host`, for tasks that do not say.
+    pub default_pid_mode: String,
+    pub default_ipc_mode: String,
+    /// For machines whose root file system cannot be exchanged, such as a memory disk.
+    pub no_pivot_root: bool,
+    pub denied: Denied,
+    /// The most processes and threads that a task may have; `None` leaves it to the machine.
+    pub pids_limit: Option<u32>,
+}
+
+impl Default for IsolationOptions {
+    fn default() -> Self {
+        Self {
+            allowed_capabilities: DEFAULT_CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
+            default_pid_mode: "private".to_owned(),
+            default_ipc_mode: "private".to_owned(),
+            no_pivot_root: false,
+            denied: Denied::default(),
+            pids_limit: None,
+        }
+    }
+}
+
+/// A share of this machine's process numbers that no single task may exceed, so that a fork bomb hurts its own task
+/// only: a quarter.
+pub fn fair_pids_limit() -> Option<u32> {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    Some(read("pid_max")?.min(read("threads-max")?) / 4)
+}
+
 /// Isolation shared by `exec` and `java`.
 #[derive(Clone, Debug)]
 pub struct Isolated {
     pub executor: Executor,
     /// Host path to path inside.
     pub chroot: BTreeMap<PathBuf, PathBuf>,
-    /// Names without `CAP_`, lower case.
-    pub allowed_capabilities: Vec<String>,
+    pub options: IsolationOptions,
 }
 
 impl Isolated {
@@ -92,8 +136,8 @@ impl Isolated {
         (*Hierarchy::of_this_machine() == Hierarchy::None).then_some("Failed to discover cgroup mount point")
     }
 
-    /// Problems of the options that `exec` and `java` share.
-    pub(super) fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
+    /// Problems with values of the options that `exec` and `java` share.
+    pub(super) fn rules(&self, config: &Map<String, Value>) -> Vec<String> {
         let mut problems = Vec::new();
         for name in ["pid_mode", "ipc_mode"] {
             let mode = config.text(name);
@@ -111,42 +155,55 @@ impl Isolated {
         problems
     }
 
+    fn mode(&self, config: &Map<String, Value>, option: &str) -> String {
+        let default = match option {
+            "pid_mode" => &self.options.default_pid_mode,
+            _ => &self.options.default_ipc_mode,
+        };
+        Some(config.text(option)).filter(|text| !text.is_empty()).unwrap_or_else(|| default.clone())
+    }
+
     fn capabilities(&self, config: &Map<String, Value>) -> Result<Capabilities, String> {
-        let names = |option: &str| -> Vec<String> {
-            let plain = |name: String| name.to_lowercase().trim_start_matches("cap_").to_owned();
-            config.list(option).into_iter().map(plain).collect()
-        };
-        let (add, drop) = (names("cap_add"), names("cap_drop"));
-        let number = |name: &str| {
-            let full = format!("CAP_{}", name.to_uppercase());
-            full.parse::<caps::Capability>().ok().map(|cap| cap.index())
-        };
-        let allowed = &self.allowed_capabilities;
-        let refused: Vec<&str> = add
+        let (add, drop) =
+            (options::capabilities(config, "cap_add"), options::capabilities(config, "cap_drop"));
+        let unknown: Vec<&str> = add
             .iter()
             .map(String::as_str)
-            .filter(|name| {
-                *name != "all" && (number(name).is_none() || !allowed.iter().any(|one| one == name))
-            })
+            .filter(|name| *name != "all" && capability(name).is_none())
             .collect();
+        if !unknown.is_empty() {
+            let list = unknown.join(", ");
+            return Err(format!("cap_add configured with capabilities not supported by system: {list}"));
+        }
+        let allowed = &self.options.allowed_capabilities;
+        // It is for the agent, not for a job, to let tasks reach into each other.
+        let intrudes = self.mode(config, "pid_mode") == "host" && self.options.default_pid_mode != "host";
+        let may = |name: &str| {
+            allowed.iter().any(|one| one == name || one == "all")
+                && !(intrudes && NOT_AMONG_OTHERS.contains(&name))
+        };
+        // To ask for all is to ask for all that the agent allows.
+        let refused: Vec<&str> =
+            add.iter().map(String::as_str).filter(|name| *name != "all" && !may(name)).collect();
         if !refused.is_empty() {
             let list = refused.join(", ");
             return Err(format!("driver does not allow the following capabilities: {list}"));
         }
-        let dropped = |name: &str| drop.iter().any(|one| one == name || one == "all");
-        let added = |name: &str| add.iter().any(|one| one == name || one == "all");
-        let standard = |name: &str| DEFAULT_CAPABILITIES.contains(&name);
-        let has = |name: &&String| added(name) || (standard(name) && !dropped(name));
-        let bounding: Vec<u8> = allowed.iter().filter(has).filter_map(|name| number(name)).collect();
-        let wanted = |name: &&String| added(name) || name.as_str() == AMBIENT;
-        let ambient = allowed.iter().filter(has).filter(wanted).filter_map(|name| number(name)).collect();
-        Ok(Capabilities { bounding, ambient })
+        let named = |list: &[String], name: &str| list.iter().any(|one| one == name || one == "all");
+        let standard = |name: &str| DEFAULT_CAPABILITIES.contains(&name) && !named(&drop, name);
+        let has = |name: &str| may(name) && (named(&add, name) || standard(name));
+        let all = caps::all().into_iter().map(|cap| (plain_name(cap), cap.index()));
+        let mut kept: Vec<u8> = all.filter(|(name, _)| has(name)).map(|(_, number)| number).collect();
+        kept.sort_unstable();
+        Ok(Capabilities { bounding: kept.clone(), ambient: kept })
     }
 
     /// Completes a command into an isolated launch.
     pub(super) fn launch(&self, config: &TaskConfig, command: CommandSpec) -> Result<Launch, DriverError> {
         let options = &config.config;
         let user = if config.user.is_empty() { DEFAULT_USER } else { config.user.as_str() };
+        let user = users::resolve(user)?;
+        user.as_ref().map_or(Ok(()), |user| self.options.denied.check(user))?;
         let work_dir = options.text("work_dir");
         let bind = |from: &Path, to: &Path, read_only| Bind {
             from: from.into(),
@@ -173,7 +230,8 @@ impl Isolated {
             command: CommandSpec {
                 env: config.env.clone(),
                 cwd: if work_dir.is_empty() { PathBuf::from("/") } else { PathBuf::from(work_dir) },
-                user: resolve_user(user)?,
+                user,
+                own: Some(PathBuf::from("/")),
                 capabilities: Some(self.capabilities(options).map_err(DriverError::BadConfig)?),
                 ..command
             },
@@ -181,13 +239,37 @@ impl Isolated {
                 root: config.dirs.task.clone(),
                 binds,
                 hidden,
-                private_pids: options.text("pid_mode") != "host",
-                private_ipc: options.text("ipc_mode") != "host",
+                private_pids: self.mode(options, "pid_mode") != "host",
+                private_ipc: self.mode(options, "ipc_mode") != "host",
+                no_pivot_root: self.options.no_pivot_root,
             }),
             cgroups_optional: false,
+            scope: Scope::Isolated,
+            overrides: Overrides::default(),
+            pids_limit: self.options.pids_limit,
             oom_score_adj: 0,
         })
     }
+}
+
+fn capability(name: &str) -> Option<u8> {
+    format!("CAP_{}", name.to_uppercase()).parse::<caps::Capability>().ok().map(|cap| cap.index())
+}
+
+fn plain_name(capability: caps::Capability) -> String {
+    capability.to_string().to_lowercase().trim_start_matches("cap_").to_owned()
+}
+
+/// Where a command may be inside the task's root, in order.
+fn candidates(command: &str, mounts: &[Mount]) -> Vec<PathBuf> {
+    let root = Path::new("/");
+    let relative = command.trim_start_matches('/');
+    let mut found = vec![root.join("local").join(relative), root.join(relative)];
+    found.extend(mounts.iter().map(|mount| mount.to.join(relative)));
+    if !command.contains('/') {
+        found.extend(SEARCH_PATH.iter().map(|dir| Path::new(dir).join(command)));
+    }
+    found
 }
 
 /// The volumes of a task. Isolated tasks have no way of giving mounts back to the host.
@@ -231,9 +313,7 @@ impl Driver for Exec {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = options::check(OPTIONS, config);
-        problems.extend(self.isolated.validate(config));
-        problems
+        options::check(OPTIONS, config)
     }
 
     async fn start(
@@ -242,12 +322,14 @@ impl Driver for Exec {
         _progress: Progress,
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&config.config))?;
+        super::refuse_values(self.isolated.rules(&config.config))?;
         let command = config.config.text("command");
-        let place = Path::new(&command).parent().filter(|parent| !parent.as_os_str().is_empty());
-        let place = place.map(|parent| parent.display().to_string()).unwrap_or_default();
+        // For a bare name many places were tried, and none is named.
+        let place =
+            if command.contains('/') { config.dirs.task.display().to_string() } else { String::new() };
         let command = CommandSpec {
-            candidates: candidates(&command, Path::new("/")),
-            not_found: format!("file {command} not found under path {place}"),
+            candidates: candidates(&command, &config.mounts),
+            not_found: format!("{LAUNCH_FAILED}file {command} not found under path {place}"),
             args: config.config.list("args"),
             name: command,
             ..CommandSpec::default()

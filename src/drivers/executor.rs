@@ -6,9 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Group;
-use nix::unistd::User;
-use nix::unistd::getgrouplist;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -19,6 +16,9 @@ use super::TaskHandle;
 use super::TaskStats;
 use super::cgroup;
 use super::cgroup::Hierarchy;
+use super::cgroup::Overrides;
+use super::cgroup::Scope;
+use super::cgroup::Wish;
 use super::logs::LogFiles;
 use super::process::parse_signal;
 use super::session::ExecRequest;
@@ -49,7 +49,6 @@ pub struct Executor {
     pub supervisor: Supervisor,
     /// Directory of control groups, such as `nomad`.
     pub cgroup_parent: String,
-    pub pids_limit: Option<u32>,
 }
 
 /// What the handle of a supervised task remembers.
@@ -70,6 +69,10 @@ pub struct Launch {
     pub command: CommandSpec,
     pub isolation: Option<Isolation>,
     pub cgroups_optional: bool,
+    pub scope: Scope,
+    pub overrides: Overrides,
+    /// The most processes and threads that the task may have.
+    pub pids_limit: Option<u32>,
     pub oom_score_adj: i32,
 }
 
@@ -112,9 +115,16 @@ impl Executor {
             // Removing an earlier run late must not touch this one.
             name = format!("{name}.{}", config.id.run);
         }
-        let hierarchy = Hierarchy::of_this_machine();
+        let wish = Wish {
+            parent: &self.cgroup_parent,
+            name: &name,
+            grant: &config.grant,
+            pids_limit: launch.pids_limit,
+            scope: launch.scope,
+            overrides: &launch.overrides,
+        };
         let spec = TaskSpec {
-            cgroups: cgroup::plan(hierarchy, &self.cgroup_parent, &name, &config.grant, self.pids_limit),
+            cgroups: cgroup::plan(Hierarchy::of_this_machine(), &wish),
             prefix: prefix.clone(),
             command: launch.command,
             isolation: launch.isolation,
@@ -308,7 +318,6 @@ fn exec_spec(handle: &TaskHandle, command: &[String]) -> Result<ExecSpec, Driver
             cwd: state.cwd,
             user: state.user,
             capabilities: state.capabilities,
-            leave_mode: true,
             ..CommandSpec::default()
         },
         cgroups: state.running.cgroups,
@@ -337,30 +346,4 @@ pub fn candidates(command: &str, task_dir: &std::path::Path) -> Vec<PathBuf> {
         found.extend(dirs.map(|dir| PathBuf::from(dir).join(command)));
     }
     found
-}
-
-/// Resolves a user name or number; `None` for an empty name.
-///
-/// # Errors
-/// There is no such user.
-pub fn resolve_user(name: &str) -> Result<Option<UserIds>, DriverError> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let unknown =
-        || DriverError::Fatal(format!("failed to identify user {name:?}: user: unknown user {name}"));
-    let (name, group) = name.split_once(':').unwrap_or((name, ""));
-    let by_number = || User::from_uid(name.parse::<u32>().ok()?.into()).ok()?;
-    let user = User::from_name(name).ok().flatten().or_else(by_number).ok_or_else(unknown)?;
-    let gid = match group {
-        "" => user.gid,
-        group => Group::from_name(group).ok().flatten().ok_or_else(unknown)?.gid,
-    };
-    let name = std::ffi::CString::new(user.name).map_err(|_| unknown())?;
-    let groups = getgrouplist(&name, gid).unwrap_or_default();
-    Ok(Some(UserIds {
-        uid: user.uid.as_raw(),
-        gid: gid.as_raw(),
-        groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
-    }))
 }

@@ -112,12 +112,7 @@ impl Driver for Java {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = options::check(OPTIONS, config);
-        if config.text("jar_path").is_empty() && config.text("class").is_empty() {
-            problems.push("jar_path or class must be specified".to_owned());
-        }
-        problems.extend(self.isolated.validate(config));
-        problems
+        options::check(OPTIONS, config)
     }
 
     async fn start(
@@ -126,6 +121,10 @@ impl Driver for Java {
         _progress: Progress,
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&config.config))?;
+        if config.config.text("jar_path").is_empty() && config.config.text("class").is_empty() {
+            return Err(DriverError::BadConfig("jar_path or class must be specified".to_owned()));
+        }
+        super::refuse_values(self.isolated.rules(&config.config))?;
         let java = find_java().ok_or_else(|| DriverError::Fatal("java not found".to_owned()))?;
         let command = CommandSpec {
             not_found: format!("{} is not visible to the task; add it to chroot_env", java.display()),

@@ -66,10 +66,40 @@ const DURATIONS: &[&str] = &[
     "stderr_repeat_duration",
 ];
 
+const EXEC: &[Opt] = &[
+    opt("exit_code", Kind::Number),
+    opt("exit_err_msg", Kind::Text),
+    opt("exit_signal", Kind::Number),
+    opt("run_for", Kind::Text),
+    opt("stderr_repeat", Kind::Number),
+    opt("stderr_repeat_duration", Kind::Text),
+    opt("stderr_string", Kind::Text),
+    opt("stdout_repeat", Kind::Number),
+    opt("stdout_repeat_duration", Kind::Text),
+    opt("stdout_string", Kind::Text),
+];
+const EXEC_DURATIONS: &[&str] = &["run_for", "stdout_repeat_duration", "stderr_repeat_duration"];
+
+/// Makes the driver unhealthy now and then, as its configuration wishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outage {
+    /// It is well for so long, then ill for so long, and so on.
+    pub period: Option<Duration>,
+}
+
+impl Outage {
+    fn is_on(self, running_for: Duration) -> bool {
+        let periods = self.period.filter(|period| !period.is_zero());
+        periods.is_some_and(|period| running_for.as_nanos() / period.as_nanos() % 2 == 1)
+    }
+}
+
 /// Keeps its tasks in memory: they end with the agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mock {
     tasks: Mutex<BTreeMap<TaskId, Arc<Task>>>,
+    outage: Outage,
+    begun: Instant,
 }
 
 #[derive(Debug)]
@@ -78,6 +108,10 @@ struct Task {
     own_end: ExitStatus,
     kill_after: Duration,
     signal_error: String,
+    /// The driver forgets the task at this moment, as a plugin that crashed would.
+    forgotten_at: Option<Instant>,
+    exec: Map<String, Value>,
+    started: Started,
     stopped: watch::Sender<bool>,
     killed: Mutex<Option<ExitStatus>>,
 }
@@ -113,25 +147,82 @@ impl Task {
 }
 
 impl Mock {
+    /// No tasks yet.
+    pub fn new(outage: Outage) -> Self {
+        Self { tasks: Mutex::default(), outage, begun: Instant::now() }
+    }
+
     fn find(&self, handle: &TaskHandle) -> Result<Arc<Task>, DriverError> {
-        self.tasks.lock().get(&handle.id).cloned().ok_or(DriverError::NotFound)
+        let found = self.tasks.lock().get(&handle.id).cloned().ok_or(DriverError::NotFound)?;
+        let forgotten = found.forgotten_at.is_some_and(|moment| moment <= Instant::now());
+        if forgotten { Err(DriverError::NotFound) } else { Ok(found) }
     }
 }
 
-fn write_output(config: &TaskConfig) -> Result<(), DriverError> {
-    let Some(logs) = LogFiles::new(&config.dirs.logs, &config.id.task, &config.logs) else { return Ok(()) };
+/// One stream's text, as often as wanted.
+struct Speech {
+    stream: &'static str,
+    text: String,
+    times: i64,
+    pause: Duration,
+}
+
+fn speeches(options: &Map<String, Value>) -> Result<Vec<Speech>, String> {
+    let mut found = Vec::new();
     for stream in ["stdout", "stderr"] {
-        let text = config.config.text(&format!("{stream}_string"));
-        let repeats = config.config.number(&format!("{stream}_repeat")).unwrap_or(0).max(0);
-        if text.is_empty() {
+        found.push(Speech {
+            stream,
+            text: options.text(&format!("{stream}_string")),
+            times: options.number(&format!("{stream}_repeat")).unwrap_or(0).max(0) + 1,
+            pause: duration(options, &format!("{stream}_repeat_duration"))?,
+        });
+    }
+    found.retain(|speech| !speech.text.is_empty());
+    Ok(found)
+}
+
+/// Says everything that needs no pause at once, and the rest while the task runs.
+fn write_output(config: &TaskConfig, task: &Arc<Task>) -> Result<(), DriverError> {
+    let Some(logs) = LogFiles::new(&config.dirs.logs, &config.id.task, &config.logs) else { return Ok(()) };
+    for Speech { stream, text, times, pause } in speeches(&config.config).map_err(DriverError::BadConfig)? {
+        let broken = |error| DriverError::Recoverable(format!("cannot write {stream}: {error}"));
+        let mut file = logs.open(stream).map_err(broken)?;
+        if pause.is_zero() {
+            (0..times).try_for_each(|_| file.write(text.as_bytes())).map_err(broken)?;
             continue;
         }
-        let written = logs
-            .open(stream)
-            .and_then(|mut file| (0..=repeats).try_for_each(|_| file.write(text.as_bytes())));
-        written.map_err(|error| DriverError::Recoverable(format!("cannot write {stream}: {error}")))?;
+        let task = Arc::clone(task);
+        tokio::spawn(async move {
+            for time in 0..times {
+                if time > 0 && tokio::time::timeout(pause, task.end()).await.is_ok() {
+                    return;
+                }
+                // A full disk loses output, but never stops the task.
+                let _ = file.write(text.as_bytes());
+            }
+        });
     }
     Ok(())
+}
+
+/// `label:port`, separated by blanks.
+fn port_map(text: &str) -> Result<BTreeMap<String, u16>, String> {
+    let pair = |part: &str| {
+        let (label, port) = part.split_once(':')?;
+        Some((label.to_owned(), port.parse().ok()?))
+    };
+    let parts = text.split_ascii_whitespace();
+    parts.map(|part| pair(part).ok_or_else(|| format!("malformed driver_port_map: {part:?}"))).collect()
+}
+
+fn exit_of(options: &Map<String, Value>) -> ExitStatus {
+    let number = |name| options.number(name).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
+    ExitStatus {
+        code: number("exit_code"),
+        signal: number("exit_signal"),
+        oom_killed: false,
+        message: options.text("exit_err_msg"),
+    }
 }
 
 #[async_trait]
@@ -145,12 +236,18 @@ impl Driver for Mock {
     }
 
     async fn fingerprint(&self) -> DriverInfo {
+        if self.outage.is_on(self.begun.elapsed()) {
+            return super::undetected("mock driver is shut down for a while");
+        }
         super::healthy("mock_driver", [])
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
         let mut problems = options::check(OPTIONS, config);
-        problems.extend(DURATIONS.iter().filter_map(|name| duration(config, name).err()));
+        for block in config.blocks("exec_command") {
+            problems
+                .extend(options::check(EXEC, &block).into_iter().map(|text| format!("exec_command: {text}")));
+        }
         problems
     }
 
@@ -161,6 +258,9 @@ impl Driver for Mock {
     ) -> Result<(TaskHandle, Started), DriverError> {
         let options = &config.config;
         refuse(self.validate(options))?;
+        refuse(DURATIONS.iter().filter_map(|name| duration(options, name).err()).collect())?;
+        let exec = options.blocks("exec_command").into_iter().next().unwrap_or_default();
+        refuse(EXEC_DURATIONS.iter().filter_map(|name| duration(&exec, name).err()).collect())?;
         let duration = |name| duration(options, name).map_err(DriverError::BadConfig);
         tokio::time::sleep(duration("start_block_for")?).await;
         let error = options.text("start_error");
@@ -172,33 +272,43 @@ impl Driver for Mock {
                 DriverError::Fatal(error)
             });
         }
-        write_output(config)?;
-        let number = |name| options.number(name).and_then(|value| i32::try_from(value).ok()).unwrap_or(0);
-        let task = Task {
+        let forgotten = duration("plugin_exit_after")?;
+        let started = Started {
+            address: Some(options.text("driver_ip")).filter(|address| !address.is_empty()),
+            advertise: options.switch("driver_advertise"),
+            ports: port_map(&options.text("driver_port_map")).map_err(DriverError::BadConfig)?,
+        };
+        let task = Arc::new(Task {
             ends_at: Instant::now() + duration("run_for")?,
-            own_end: ExitStatus {
-                code: number("exit_code"),
-                signal: number("exit_signal"),
-                oom_killed: false,
-                message: options.text("exit_err_msg"),
-            },
+            own_end: exit_of(options),
             kill_after: duration("kill_after")?,
             signal_error: options.text("signal_error"),
+            forgotten_at: Some(forgotten)
+                .filter(|after| !after.is_zero())
+                .map(|after| Instant::now() + after),
+            exec,
+            started: started.clone(),
             stopped: watch::Sender::new(false),
             killed: Mutex::new(None),
-        };
-        self.tasks.lock().insert(config.id.clone(), Arc::new(task));
+        });
+        write_output(config, &task)?;
+        self.tasks.lock().insert(config.id.clone(), task);
         let handle = TaskHandle { driver: self.name().to_owned(), id: config.id.clone(), state: Value::Null };
-        let address = Some(options.text("driver_ip")).filter(|address| !address.is_empty());
-        Ok((handle, Started { address }))
+        Ok((handle, started))
     }
 
     async fn recover(&self, handle: &TaskHandle) -> Result<Started, DriverError> {
-        self.find(handle).map(|_| Started::default())
+        self.find(handle).map(|task| task.started.clone())
     }
 
     async fn wait(&self, handle: &TaskHandle) -> Result<ExitStatus, DriverError> {
-        Ok(self.find(handle)?.end().await)
+        let task = self.find(handle)?;
+        match task.forgotten_at {
+            None => Ok(task.end().await),
+            Some(moment) => {
+                tokio::time::timeout_at(moment, task.end()).await.map_err(|_| DriverError::NotFound)
+            }
+        }
     }
 
     async fn signal(&self, handle: &TaskHandle, signal: &str) -> Result<(), DriverError> {
@@ -233,10 +343,45 @@ impl Driver for Mock {
         &self,
         handle: &TaskHandle,
         command: &[String],
-        _timeout: Duration,
+        timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError> {
-        self.find(handle)?;
-        Ok((0, command.join(" ").into_bytes()))
+        let task = self.find(handle)?;
+        if task.exec.is_empty() {
+            return Ok((0, command.join(" ").into_bytes()));
+        }
+        let run_for = duration(&task.exec, "run_for").map_err(DriverError::BadConfig)?;
+        tokio::time::sleep(run_for.min(timeout)).await;
+        if run_for > timeout {
+            return Err(DriverError::Recoverable(format!("command did not end within {timeout:?}")));
+        }
+        let end = exit_of(&task.exec);
+        if !end.message.is_empty() {
+            return Err(DriverError::Recoverable(end.message));
+        }
+        let mut output = String::new();
+        for speech in speeches(&task.exec).map_err(DriverError::BadConfig)? {
+            (0..speech.times).for_each(|_| output.push_str(&speech.text));
+        }
+        Ok((if end.signal == 0 { end.code } else { 128 + end.signal }, output.into_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_comes_and_goes() {
+        let outage = Outage { period: Some(Duration::from_secs(10)) };
+        let seen = [0, 9, 10, 19, 20, 35].map(|seconds| outage.is_on(Duration::from_secs(seconds)));
+        assert_eq!(seen, [false, false, true, true, false, true]);
+        assert!(!Outage::default().is_on(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn ports_are_named_by_label() {
+        assert_eq!(port_map("http:80 db:5432").unwrap()["db"], 5432);
+        assert!(port_map("http").unwrap_err().contains("\"http\""));
     }
 
     /// Says its command line, then what is typed, until that ends.

@@ -12,10 +12,13 @@ pub mod network;
 pub mod options;
 pub mod plugin;
 pub mod process;
+pub mod qemu;
 pub mod raw_exec;
 pub mod session;
+pub mod settings;
 pub mod supervisor;
 pub mod usage;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -57,10 +60,16 @@ pub struct TaskConfig {
     pub id: TaskId,
     pub namespace: String,
     pub job: String,
+    pub job_name: String,
+    /// The job that this one was made from, for children of periodic and parameterized jobs; else empty.
+    pub parent_job: String,
     pub group: String,
     /// `<job>.<group>[<index>]`.
     pub alloc_name: String,
     pub node_name: String,
+    pub node_id: String,
+    /// MHz of all processors that tasks may use; 0 if unknown.
+    pub node_mhz: i64,
     /// The user to run as; empty for the driver's default.
     pub user: String,
     /// The driver's own options from the job file.
@@ -197,6 +206,10 @@ pub struct ProcessStats {
 pub struct Started {
     /// The address of the task's own network, for drivers that give it one (docker's bridge).
     pub address: Option<String>,
+    /// Services without an address mode are to be found at `address`: others can reach it.
+    pub advertise: bool,
+    /// Ports at `address` by label, where the driver chose them.
+    pub ports: BTreeMap<String, u16>,
 }
 
 /// Why a driver could not do what was asked.
@@ -214,13 +227,6 @@ pub enum DriverError {
     /// The task of a handle is not there any more and left no exit status.
     #[error("task not found")]
     NotFound,
-}
-
-impl DriverError {
-    /// The restart policy may try again.
-    pub fn is_recoverable(&self) -> bool {
-        matches!(self, Self::Recoverable(_))
-    }
 }
 
 /// Progress of a long start (image pull), shown as task events of type `Driver`.
@@ -255,7 +261,8 @@ pub trait Driver: Send + Sync + 'static {
     /// The agent goes: ends whatever serves the driver, but no task.
     async fn close(&self) {}
 
-    /// Checks options without running anything; every problem, in the job file's words.
+    /// Checks names and types of options without running anything; every problem, in the job file's words. Rules about
+    /// their values are for [`Driver::start`].
     fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
 
     /// Starts the task. When this returns the task runs on its own and survives the agent.
@@ -318,6 +325,13 @@ pub trait Driver: Send + Sync + 'static {
     }
 }
 
+impl DriverError {
+    /// The restart policy may try again.
+    pub fn is_recoverable(&self) -> bool {
+        matches!(self, Self::Recoverable(_))
+    }
+}
+
 /// Drivers by name.
 pub type Drivers = BTreeMap<String, Arc<dyn Driver>>;
 
@@ -327,16 +341,20 @@ pub struct DriverOptions {
     /// Starts supervisors; share one per agent.
     pub supervisor: Supervisor,
     pub raw_exec: bool,
+    /// Whom tasks of `raw_exec` must not run as.
+    pub raw_exec_denied: users::Denied,
+    /// The most processes and threads of a task of `raw_exec`; `None` leaves it to the machine.
+    pub raw_exec_pids_limit: Option<u32>,
     pub mock: bool,
     /// Directory of control groups below their mount points.
     pub cgroup_parent: String,
-    /// The most processes and threads that a task may have; `None` leaves it to the machine.
-    pub pids_limit: Option<u32>,
     /// Host path to path inside, for `exec` and `java`.
     pub chroot: BTreeMap<PathBuf, PathBuf>,
-    /// Names without `CAP_`, lower case.
-    pub allowed_capabilities: Vec<String>,
+    pub exec: exec::IsolationOptions,
+    pub java: exec::IsolationOptions,
+    pub qemu: qemu::QemuOptions,
     pub docker: docker::DockerOptions,
+    pub mock_health: mock::Outage,
 }
 
 impl Default for DriverOptions {
@@ -344,36 +362,44 @@ impl Default for DriverOptions {
         Self {
             supervisor: Supervisor::default(),
             raw_exec: false,
+            raw_exec_denied: users::Denied::default(),
+            raw_exec_pids_limit: None,
             mock: false,
             cgroup_parent: "nomad".to_owned(),
-            pids_limit: None,
             chroot: exec::DEFAULT_CHROOT.iter().map(|path| (path.into(), path.into())).collect(),
-            allowed_capabilities: exec::DEFAULT_CAPABILITIES.iter().map(|&name| name.to_owned()).collect(),
+            exec: exec::IsolationOptions::default(),
+            java: exec::IsolationOptions::default(),
+            qemu: qemu::QemuOptions::default(),
             docker: docker::DockerOptions::default(),
+            mock_health: mock::Outage::default(),
         }
     }
 }
 
 /// The table of all drivers; which of them work here is for their fingerprint to say.
 pub fn all(options: &DriverOptions) -> Drivers {
-    let executor = Executor {
-        supervisor: options.supervisor.clone(),
-        cgroup_parent: options.cgroup_parent.clone(),
-        pids_limit: options.pids_limit,
-    };
-    let isolated = exec::Isolated {
+    let executor =
+        Executor { supervisor: options.supervisor.clone(), cgroup_parent: options.cgroup_parent.clone() };
+    let isolated = |own: &exec::IsolationOptions| exec::Isolated {
         executor: executor.clone(),
         chroot: options.chroot.clone(),
-        allowed_capabilities: options.allowed_capabilities.clone(),
+        options: own.clone(),
+    };
+    let raw_exec = raw_exec::RawExec {
+        executor: executor.clone(),
+        enabled: options.raw_exec,
+        denied: options.raw_exec_denied.clone(),
+        pids_limit: options.raw_exec_pids_limit,
     };
     let mut table: Vec<Arc<dyn Driver>> = vec![
         Arc::new(docker::Docker::new(options.docker.clone())),
-        Arc::new(raw_exec::RawExec { executor, enabled: options.raw_exec }),
-        Arc::new(exec::Exec { isolated: isolated.clone() }),
-        Arc::new(java::Java { isolated }),
+        Arc::new(raw_exec),
+        Arc::new(exec::Exec { isolated: isolated(&options.exec) }),
+        Arc::new(java::Java { isolated: isolated(&options.java) }),
+        Arc::new(qemu::Qemu { executor: executor.clone(), options: options.qemu.clone() }),
     ];
     if options.mock {
-        table.push(Arc::new(mock::Mock::default()));
+        table.push(Arc::new(mock::Mock::new(options.mock_health)));
     }
     table.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect()
 }
@@ -430,4 +456,12 @@ fn undetected(why: &str) -> DriverInfo {
 /// Turns problems into one error.
 fn refuse(problems: Vec<String>) -> Result<(), DriverError> {
     if problems.is_empty() { Ok(()) } else { Err(DriverError::BadConfig(problems.join("; "))) }
+}
+
+/// The same for values that only starting shows to be wrong.
+fn refuse_values(problems: Vec<String>) -> Result<(), DriverError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(DriverError::BadConfig(format!("failed driver config validation: {}", problems.join("; "))))
 }

@@ -67,6 +67,21 @@ fn describe(kind: Kind) -> &'static str {
     }
 }
 
+/// Texts that stand for a bool.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Names of capabilities in an option, lower case and without `CAP_`.
+pub fn capabilities(config: &Map<String, Value>, option: &str) -> Vec<String> {
+    let plain = |name: String| name.to_lowercase().trim_start_matches("cap_").to_owned();
+    config.list(option).into_iter().map(plain).collect()
+}
+
 fn is_scalar(value: &Value) -> bool {
     matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_))
 }
@@ -78,7 +93,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         (Kind::Number, Value::Number(_)) => true,
         (Kind::Number, Value::String(text)) => text.parse::<i64>().is_ok(),
         (Kind::Bool, Value::Bool(_)) => true,
-        (Kind::Bool, Value::String(text)) => text.parse::<bool>().is_ok(),
+        (Kind::Bool, Value::String(text)) => truth(text).is_some(),
         (Kind::TextList, Value::Array(items)) => items.iter().all(is_scalar),
         (Kind::Map, Value::Object(map)) => map.values().all(is_scalar),
         (Kind::Map, Value::Array(items)) => items.iter().all(|item| item.is_object() && fits(kind, item)),
@@ -126,7 +141,7 @@ impl Options for Map<String, Value> {
     }
 
     fn switch(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| scalar(value) == "true")
+        self.get(name).is_some_and(|value| truth(&scalar(value)) == Some(true))
     }
 
     fn list(&self, name: &str) -> Vec<String> {

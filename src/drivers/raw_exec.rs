@@ -17,10 +17,11 @@ use super::Started;
 use super::TaskConfig;
 use super::TaskHandle;
 use super::TaskStats;
+use super::cgroup::Overrides;
+use super::cgroup::Scope;
 use super::executor::Executor;
 use super::executor::Launch;
 use super::executor::candidates;
-use super::executor::resolve_user;
 use super::options;
 use super::options::Kind;
 use super::options::Opt;
@@ -31,6 +32,8 @@ use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
 use super::supervisor::spec::CommandSpec;
+use super::users;
+use super::users::Denied;
 
 const OPTIONS: &[Opt] = &[
     required("command", Kind::Text),
@@ -46,6 +49,22 @@ const OPTIONS: &[Opt] = &[
 pub struct RawExec {
     pub executor: Executor,
     pub enabled: bool,
+    pub denied: Denied,
+    /// The most processes and threads that a task may have; `None` leaves it to the machine.
+    pub pids_limit: Option<u32>,
+}
+
+/// Problems with values.
+fn rules(config: &Map<String, Value>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if config.number("oom_score_adj").is_some_and(|score| !(0..=1000).contains(&score)) {
+        problems.push("oom_score_adj must be between 0 and 1000".to_owned());
+    }
+    let work_dir = config.text("work_dir");
+    if !work_dir.is_empty() && !work_dir.starts_with('/') {
+        problems.push(format!("work_dir must be absolute but got relative path {work_dir:?}"));
+    }
+    problems
 }
 
 #[async_trait]
@@ -59,11 +78,7 @@ impl Driver for RawExec {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = options::check(OPTIONS, config);
-        if config.number("oom_score_adj").is_some_and(|score| !(0..=1000).contains(&score)) {
-            problems.push("oom_score_adj must be between 0 and 1000".to_owned());
-        }
-        problems
+        options::check(OPTIONS, config)
     }
 
     async fn start(
@@ -75,8 +90,13 @@ impl Driver for RawExec {
             return Err(DriverError::Fatal("raw_exec is disabled".to_owned()));
         }
         refuse(self.validate(&config.config))?;
+        super::refuse_values(rules(&config.config))?;
         let command = config.config.text("command");
         let work_dir = config.config.text("work_dir");
+        let user = users::resolve(&config.user)?;
+        user.as_ref().map_or(Ok(()), |user| self.denied.check(user))?;
+        let unified = config.config.text("cgroup_v2_override");
+        let controllers = config.config.pairs("cgroup_v1_override");
         let launch = Launch {
             command: CommandSpec {
                 candidates: candidates(&command, &config.dirs.task),
@@ -85,11 +105,19 @@ impl Driver for RawExec {
                 name: command,
                 env: config.env.clone(),
                 cwd: if work_dir.is_empty() { config.dirs.task.clone() } else { PathBuf::from(work_dir) },
-                user: resolve_user(&config.user)?,
+                user,
+                own: Some(config.dirs.task.clone()),
                 ..CommandSpec::default()
             },
             isolation: None,
-            cgroups_optional: true,
+            // Groups that the job names must be there; our own are done without where they cannot be made.
+            cgroups_optional: unified.is_empty() && controllers.is_empty(),
+            scope: Scope::Plain,
+            overrides: Overrides {
+                v1: controllers.into_iter().map(|(name, path)| (name, PathBuf::from(path))).collect(),
+                v2: Some(PathBuf::from(unified)).filter(|path| !path.as_os_str().is_empty()),
+            },
+            pids_limit: self.pids_limit,
             oom_score_adj: config
                 .config
                 .number("oom_score_adj")

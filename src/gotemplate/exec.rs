@@ -20,7 +20,7 @@ use super::value::Value;
 /// Deepest recursion of templates.
 const DEPTH_MAX: usize = 60;
 /// Bytes or items of arguments that cost one more step.
-const STEP_SIZE: usize = 256;
+const STEP_SIZE: usize = 16;
 
 /// What follows a node.
 enum Flow {

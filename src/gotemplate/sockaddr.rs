@@ -116,11 +116,12 @@ fn evaluate_over(expression: &str, all: &[Interface]) -> Result<String, String> 
 }
 
 fn usable(each: &Interface) -> bool {
-    let link_local = match each.address {
-        IpAddr::V4(address) => address.is_link_local(),
+    // Of one link, or for examples only.
+    let elsewhere = match each.address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_documentation(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
-    each.up && !each.address.is_loopback() && !link_local
+    each.up && !each.address.is_loopback() && !elsewhere
 }
 
 /// Of the ranges for private use.

@@ -303,6 +303,14 @@ fn mistakes_are_named_with_their_place() {
         ("{{ define 1 }}{{ end }}", "template: t:1: unexpected \"1\" in define clause"),
         ("{{ $a, $b := 1 }}", "template: t:1: too many declarations in command"),
         ("{{ \"a\".x }}", "template: t:1: unexpected . after term \"\\\"a\\\"\""),
+    ] {
+        assert_eq!(render(source).unwrap_err(), expected, "{source}");
+    }
+}
+
+#[test]
+fn failures_are_named_with_what_was_executed() {
+    for (source, expected) in [
         ("{{ nil }}", "template: t:1:3: executing \"t\" at <nil>: nil is not a command"),
         ("x\n {{ boom }}", "template: t:2:4: executing \"t\" at <boom>: error calling boom: it broke"),
         (

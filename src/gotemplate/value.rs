@@ -11,7 +11,7 @@ use std::rc::Rc;
 /// Deepest nesting that is printed, compared or put into a map.
 pub const DEPTH_MAX: usize = 200;
 /// Values that one comparison or check looks at.
-const VISITS_MAX: usize = 2_000_000;
+const VISITS_MAX: usize = 20_000;
 
 /// A value. Copies are cheap.
 #[derive(Clone, Default)]

@@ -254,7 +254,8 @@ fn looks_like_item(text: &str) -> bool {
 /// Nomad's words for a syntax error, found by looking at the place that the parser complains about.
 fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
     let text = &source.text;
-    let offset = error.location().offset().min(text.len());
+    // The parser counts bytes, and may end within a character.
+    let offset = text.floor_char_boundary(error.location().offset());
     let message = error.message();
     let rest = &text[offset..];
     let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
@@ -264,15 +265,8 @@ fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
         |end: Option<usize>| offset..offset + end.unwrap_or(rest.len()).max(usize::from(!rest.is_empty()));
     let one = || until(rest.chars().next().map(char::len_utf8));
     let say = |span, summary: &str, detail: &str| Diagnostic::at(source, span, summary, detail);
-    if message.contains("redefined attribute") {
-        let name =
-            rest.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next().unwrap_or_default();
-        let detail = format!("The argument \"{name}\" was already set. Each argument may be set only once.");
-        return say(until(Some(name.len())), "Attribute redefined", &detail);
-    }
-    if message.contains("redefined object key") {
-        let detail = "This key was already given in this object.";
-        return say(one(), "Duplicate object key", detail);
+    if let Some(problem) = redefined(source, offset, message) {
+        return problem;
     }
     if message.contains("heredoc end") {
         return say(one(), "Unterminated template string", "No closing marker was found for the string.");
@@ -322,6 +316,21 @@ fn describe(source: &Arc<SourceText>, error: &ParseError) -> Diagnostic {
         return say(until(Some(1)), "Invalid block definition", detail).with_hint(hint);
     }
     say(one(), "Invalid syntax", &sentence(message))
+}
+
+/// A name that is given twice: of an argument, or of an entry of an object.
+fn redefined(source: &Arc<SourceText>, offset: usize, message: &str) -> Option<Diagnostic> {
+    let rest = &source.text[offset..];
+    let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').next().unwrap_or_default();
+    let span = offset..offset + name.len().max(usize::from(!rest.is_empty()));
+    if message.contains("redefined object key") {
+        let detail = "This key was already given in this object.";
+        return Some(Diagnostic::at(source, span, "Duplicate object key", detail));
+    }
+    message.contains("redefined attribute").then(|| {
+        let detail = format!("The argument \"{name}\" was already set. Each argument may be set only once.");
+        Diagnostic::at(source, span, "Attribute redefined", detail)
+    })
 }
 
 fn multi_line(source: &Arc<SourceText>, span: Range<usize>) -> Diagnostic {

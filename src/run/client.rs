@@ -29,6 +29,8 @@ use crate::agent::machine::MachineConfig;
 use crate::agent::migration::OverHttp;
 use crate::agent::network::NetworkOptions;
 use crate::agent::network::Networks;
+use crate::agent::overrides;
+use crate::agent::overrides::Overrides;
 use crate::agent::real::RealWorkload;
 use crate::agent::register::Lease;
 use crate::agent::surroundings::StandardSurroundings;
@@ -105,7 +107,7 @@ impl Client {
         for path in [&alloc_root, &config.client.state_dir] {
             std::fs::create_dir_all(path).map_err(|cause| made(path, cause))?;
         }
-        let mut drivers = all_drivers(config).await;
+        let mut drivers = all_drivers(config).await?;
         drivers.retain(|name, _| offers(&config.client.options, name));
         let options = fingerprint_options(config, http_addr)?;
         let consul = options.consul.clone().map(|client| {
@@ -119,7 +121,7 @@ impl Client {
             alloc_root: alloc_root.clone(),
             region: config.region.clone(),
             drivers: drivers.clone(),
-            surroundings: Arc::new(StandardSurroundings { consul: consul.clone() }),
+            surroundings: Arc::new(StandardSurroundings(consul.clone())),
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             artifacts: hook_options::artifacts(&config.client.artifact)?,
@@ -137,7 +139,15 @@ impl Client {
             Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
         node.send_replace(handle.info());
-        let looking = look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node);
+        let (overrides, overrides_seen) = watch::channel(Overrides::new());
+        let following = overrides::follow(Arc::clone(&store), keys.clone(), handle.node_id(), overrides);
+        let node = Arc::new(node);
+        let changing = apply_overrides(Arc::clone(&handle), Arc::clone(&node), overrides_seen.clone());
+        let looking =
+            look_again(config.clone(), options, drivers.clone(), Arc::clone(&handle), node, overrides_seen);
+        let looking = async move {
+            tokio::join!(looking, following, changing);
+        };
         let publish = publish(&config.telemetry);
         let local = Arc::new(Local::new(Arc::clone(&handle), workload, alloc_root, store, keys, publish));
         let _consul = consul.map(|consul| AbortOnDropHandle::new(tokio::spawn(consul.run())));
@@ -186,6 +196,17 @@ impl Client {
     }
 }
 
+/// Shows tasks at once what operators set.
+async fn apply_overrides(
+    handle: Arc<AgentHandle>,
+    node: Arc<watch::Sender<Arc<NodeInfo>>>,
+    mut changed: watch::Receiver<Overrides>,
+) {
+    while changed.changed().await.is_ok() {
+        node.send_replace(overrides::applied(&handle.info(), &changed.borrow_and_update()));
+    }
+}
+
 fn publish(telemetry: &TelemetryConfig) -> Publish {
     Publish {
         allocations: telemetry.publish_allocation_metrics,
@@ -201,7 +222,8 @@ async fn look_again(
     mut options: FingerprintOptions,
     drivers: Drivers,
     handle: Arc<AgentHandle>,
-    node: watch::Sender<Arc<NodeInfo>>,
+    node: Arc<watch::Sender<Arc<NodeInfo>>>,
+    overrides: watch::Receiver<Overrides>,
 ) {
     options.ask_cloud = false;
     loop {
@@ -231,7 +253,7 @@ async fn look_again(
             }
         }
         handle.set_info(info);
-        node.send_replace(handle.info());
+        node.send_replace(overrides::applied(&handle.info(), &overrides.borrow()));
     }
 }
 
@@ -298,8 +320,8 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
 }
 
 /// The built-in drivers, and those that are programs of their own.
-async fn all_drivers(config: &AgentConfig) -> Drivers {
-    let options = driver_options(config);
+async fn all_drivers(config: &AgentConfig) -> Result<Drivers, RunError> {
+    let options = driver_options(config)?;
     let supervisor = options.supervisor.clone();
     let mut drivers = drivers::all(&options);
     let options = plugin_options(config, supervisor);
@@ -308,7 +330,7 @@ async fn all_drivers(config: &AgentConfig) -> Drivers {
             tracing::warn!(driver = %name, "a plugin takes the place of the built-in driver");
         }
     }
-    drivers
+    Ok(drivers)
 }
 
 fn plugin_options(config: &AgentConfig, supervisor: Supervisor) -> PluginOptions {
@@ -370,13 +392,8 @@ fn host_networks(client: &ClientConfig) -> BTreeMap<String, HostNetwork> {
     networks.collect()
 }
 
-fn driver_options(config: &AgentConfig) -> DriverOptions {
-    let enabled = |driver: &str| config.driver_config(driver).get("enabled").and_then(Value::as_bool);
-    let mut options = DriverOptions {
-        raw_exec: enabled("raw_exec").unwrap_or(config.dev),
-        mock: enabled("mock_driver").unwrap_or(config.dev),
-        ..DriverOptions::default()
-    };
+fn driver_options(config: &AgentConfig) -> Result<DriverOptions, RunError> {
+    let mut options = DriverOptions { raw_exec: config.dev, mock: config.dev, ..DriverOptions::default() };
     if !config.client.cgroup_parent.is_empty() {
         options.cgroup_parent = config.client.cgroup_parent.clone();
     }
@@ -384,16 +401,13 @@ fn driver_options(config: &AgentConfig) -> DriverOptions {
         let pairs = config.client.chroot_env.iter();
         options.chroot = pairs.map(|(from, to)| (PathBuf::from(from), PathBuf::from(to))).collect();
     }
-    let docker = config.driver_config("docker");
-    let flag = |value: Option<&Value>| value.and_then(Value::as_bool);
-    if let Some(endpoint) = docker.get("endpoint").and_then(Value::as_str) {
-        options.docker.endpoint = endpoint.to_owned();
-    }
-    options.docker.allow_privileged = flag(docker.get("allow_privileged")).unwrap_or(false);
-    let volumes = docker.get("volumes");
-    options.docker.volumes_enabled =
-        flag(volumes.and_then(|volumes| volumes.get("enabled"))).unwrap_or(config.dev);
-    options
+    options.docker.volumes_enabled = config.dev;
+    // Whoever tries things out has images of his own and wants to keep them.
+    options.docker.gc.image = !config.dev;
+    options.docker.alloc_root = config.client.alloc_dir.clone();
+    drivers::settings::read(&mut options, |name| config.driver_config(name), &config.client.options)
+        .map_err(|problems| RunError::Setup(problems.join("\n")))?;
+    Ok(options)
 }
 
 fn node_info(config: &AgentConfig, options: &FingerprintOptions, found: Fingerprint) -> NodeInfo {

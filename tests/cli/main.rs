@@ -198,6 +198,28 @@ Time                  Type      Description
 }
 
 #[test]
+fn checks_of_an_allocation_are_shown_one_by_one() {
+    let checks = json!({"abc": {
+        "ID": "abc", "Check": "alive", "Group": "shop.front[0]", "Service": "front", "Status": "failure",
+        "StatusCode": 503, "Mode": "healthiness", "Timestamp": 1_741_083_300, "Output": "busy",
+    }});
+    let route = format!("GET /v1/client/allocation/{ALLOC}/checks");
+    let list = json!([{"ID": ALLOC, "Namespace": "default"}]);
+    let show = format!("GET /v1/allocation/{ALLOC}");
+    let server = canned(&[("GET /v1/allocations", list.clone()), (&show, alloc()), (&route, checks)]);
+    let (code, out, err) = run(&server, &["alloc", "checks", &ALLOC[..8]]);
+    assert_eq!(code, 0, "{err}");
+    let wanted = "Status of 1 Nomad Service Checks\n\n\
+        ID          =  abc\nName        =  alive\nGroup       =  shop.front[0]\nTask        =  (group)\n\
+        Service     =  front\nStatus      =  failure\nStatusCode  =  503\nMode        =  healthiness\n\
+        Timestamp   =  <T>\nOutput      =  busy\n\n";
+    assert_eq!(timeless(&out), wanted);
+    let none = canned(&[("GET /v1/allocations", list), (&show, alloc()), (&route, Value::Null)]);
+    assert_eq!(run(&none, &["alloc", "checks", &ALLOC[..8]]).1, "Status of 0 Nomad Service Checks\n\n");
+    assert_eq!(run(&none, &["alloc", "checks", "-json", &ALLOC[..8]]).1, "null\n");
+}
+
+#[test]
 fn json_and_template_show_the_object() {
     let server = canned(&[
         ("GET /v1/allocations", json!([alloc()])),

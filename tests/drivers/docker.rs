@@ -21,7 +21,7 @@ use crate::support::options;
 const IMAGE: &str = "herder-test/busybox:1";
 
 /// Makes the image once; says what to do when Docker is not there.
-fn image() -> &'static str {
+pub fn image() -> &'static str {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         let docker = |args: &[&str]| {
@@ -33,33 +33,32 @@ fn image() -> &'static str {
             "Docker does not answer, start dockerd first (as `make test` does): {}",
             String::from_utf8_lossy(&up.stderr)
         );
-        if docker(&["image", "inspect", IMAGE]).status.success() {
-            return;
+        if !docker(&["image", "inspect", IMAGE]).status.success() {
+            import(IMAGE, "ENV PATH=/bin");
         }
-        let dir = tempfile::tempdir().unwrap();
-        let bin = dir.path().join("bin");
-        for name in ["bin", "tmp", "etc"] {
-            fs::create_dir(dir.path().join(name)).unwrap();
-        }
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is not installed");
-        let names = "sh echo cat sleep true id env ls tail nc wget hostname yes head kill pwd seq";
-        for name in names.split(' ') {
-            std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
-        }
-        let tar = dir.path().join("image.tar");
-        let packed = Command::new("tar")
-            .arg("-C")
-            .arg(dir.path())
-            .arg("-cf")
-            .arg(&tar)
-            .args(["bin", "tmp", "etc"])
-            .status();
-        assert!(packed.unwrap().success());
-        let change = "ENV PATH=/bin";
-        let made = docker(&["import", "--change", change, tar.to_str().unwrap(), IMAGE]);
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     });
     IMAGE
+}
+
+/// Makes an image from busybox; `change` is a line of a Dockerfile, and makes its id its own.
+pub fn import(name: &str, change: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = dir.path().join("bin");
+    for name in ["bin", "tmp", "etc"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is not installed");
+    let names = "sh echo cat sleep true id env ls tail nc wget hostname yes head kill pwd seq";
+    for name in names.split(' ') {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+    }
+    let tar = dir.path().join("image.tar");
+    let mut pack = Command::new("tar");
+    pack.arg("-C").arg(dir.path()).arg("-cf").arg(&tar).args(["bin", "tmp", "etc"]);
+    assert!(pack.status().unwrap().success());
+    let made =
+        Command::new("docker").args(["import", "--change", change]).arg(&tar).arg(name).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 fn shell(script: &str) -> Value {
@@ -234,25 +233,164 @@ async fn a_docker_that_is_not_there_may_come_back() {
 #[tokio::test]
 async fn what_the_agent_forbids_is_refused() {
     let bench = Bench::new("docker", json!({}));
-    let config = json!({"privileged": true, "cap_add": ["sys_admin"], "command": " x", "imagee": "y", "ulimit": {"nofile": "many"}});
+    let config = json!({"imagee": "y", "devices": [{"path": "/dev/x"}], "logging": {"tyype": "x"}});
     assert_eq!(
         bench.driver.validate(config.as_object().unwrap()),
         [
             "missing required option \"image\"",
             "unsupported option \"imagee\"",
-            "command contains extra white space: \" x\"",
-            "Docker privileged mode is disabled on this Nomad agent",
-            "driver does not allow the following capabilities: sys_admin",
-            "malformed ulimit nofile: \"many\"",
+            "devices: missing required option \"host_path\"",
+            "devices: unsupported option \"path\"",
+            "logging: unsupported option \"tyype\"",
         ]
     );
-    for volume in ["/etc:/host", "../../../../etc:/host"] {
+    let prefix = format!("Failed to create container configuration for image {:?} (\"sha256:", image());
+    for (config, why) in [
+        (json!({"privileged": true}), "Docker privileged mode is disabled on this Nomad agent"),
+        (json!({"cap_add": ["sys_admin"]}), "driver does not allow the following capabilities: sys_admin"),
+        (json!({"command": " x"}), "command contains extra white space: \" x\""),
+        (json!({"command": ""}), "command empty: \"\""),
+        (json!({"ulimit": {"nofile": "many"}}), "malformed ulimit nofile: \"many\""),
+        (json!({"runtime": "kata"}), "requested runtime \"kata\" is not allowed"),
+        (json!({"cpu_cfs_period": 1_000_001}), "invalid value for cpu_cfs_period"),
+        (
+            json!({"pid_mode": "host"}),
+            "pid_mode \"host\" is disabled on this agent: it needs allow_privileged",
+        ),
+        (json!({"volume_driver": "x"}), "volumes are not enabled; cannot use volume driver \"x\""),
+        (
+            json!({"mount": [{"target": "/x", "volume_options": [{"driver_config": [{"options": [{"device": "/etc"}]}]}]}]}),
+            "volumes are not enabled; cannot use volume driver \"local\"",
+        ),
+        (
+            json!({"mount": [{"type": "bind", "source": "/etc", "target": "/x"}]}),
+            "volumes are not enabled; cannot mount host path: \"/etc\"",
+        ),
+        (json!({"ports": ["db"]}), "Port \"db\" not found, check network block"),
+        (json!({"port_map": {"db": 1}}), "'port_map' cannot map group network ports, use 'ports' instead"),
+    ] {
+        let mut bench = Bench::new("docker", config);
+        bench.config.config.insert("image".to_owned(), json!(image()));
+        let error = bench.try_start().await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with(&prefix) && text.ends_with(&format!("): {why}")), "{text}");
+        assert!(error.is_recoverable());
+        bench.finish().await;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    for volume in [
+        "/etc:/host",
+        "../../../../etc:/host",
+        "local/out:/host",
+        "local/out/new:/host",
+        "local/gone/x:/host",
+    ] {
         let mut bench = Bench::new("docker", json!({"image": image(), "volumes": [volume]}));
+        let local = bench.config.dirs.local.clone();
+        std::os::unix::fs::symlink(outside.path(), local.join("out")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("later"), local.join("gone")).unwrap();
         let error = bench.try_start().await.unwrap_err().to_string();
-        assert!(error.starts_with("volumes are not enabled; cannot mount host path"), "{error}");
+        assert!(error.contains("cannot mount host path"), "{error}");
         bench.finish().await;
     }
     bench.finish().await;
+}
+
+#[tokio::test]
+async fn options_become_what_docker_shows() {
+    let network = format!("herder-test-{}", uuid::Uuid::new_v4());
+    let volume = format!("herder-test-{}", uuid::Uuid::new_v4());
+    // A subnet of its own, away from those that Docker gives out by itself.
+    let octet = std::process::id() % 250;
+    let subnet = format!("10.213.{octet}.0/24");
+    let made =
+        Command::new("docker").args(["network", "create", "--subnet", &subnet, &network]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut options = options();
+    options.docker.extra_labels = vec!["job_*".to_owned(), "node_id".to_owned()];
+    options.docker.volumes_enabled = true;
+    options.docker.oom_score_adj = 10;
+    let config = json!({"image": image(), "command": "sleep", "args": ["1000"],
+    "network_mode": network, "network_aliases": ["db", "store"], "ipv4_address": format!("10.213.{octet}.77"),
+    "cpu_hard_limit": true, "cpu_cfs_period": 50_000, "memory_hard_limit": 128, "pids_limit": 50,
+    "healthchecks": [{"disable": true}], "runtime": "runc", "init": true, "readonly_rootfs": true,
+    "shm_size": 1_048_576, "sysctl": [{"net.core.somaxconn": "1000"}], "ulimit": [{"nofile": "100:200"}],
+    "extra_hosts": ["somewhere:10.0.0.1"], "group_add": ["5"], "work_dir": "/tmp", "security_opt": ["no-new-privileges"],
+    "logging": [{"driver": "local", "config": [{"max-size": "1m"}]}],
+    "devices": [{"host_path": "/dev/null", "container_path": "/dev/nothing"}],
+    "volumes": ["local/v:/v:ro", "/etc:/host-etc:ro", format!("{volume}:/named")],
+    "mount": [
+        {"type": "tmpfs", "target": "/t", "tmpfs_options": [{"size": 4096, "mode": 511}]},
+        {"type": "bind", "target": "/b", "source": "local", "readonly": true, "bind_options": [{"propagation": "rprivate"}]},
+        {"target": "/m", "source": volume, "volume_options": [{"no_copy": true, "labels": [{"a": "b"}]}]},
+    ]});
+    let mut bench = Bench::with(&options, "docker", config);
+    bench.config.grant.cpu.cpu_shares = 500;
+    bench.config.job_name = "a name".to_owned();
+    let (handle, started) = bench.try_start().await.unwrap();
+    assert_eq!(started.address, Some(format!("10.213.{octet}.77")));
+    assert!(started.advertise, "others can reach an address of a network that is not Docker's own bridge");
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let task = bench.config.dirs.task.display().to_string();
+    for (format, expected) in [
+        (
+            "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.MemoryReservation}}",
+            "134217728 134217728 67108864".to_owned(),
+        ),
+        ("{{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}}", format!("50000 {}", 50_000 * cpus / 4)),
+        ("{{.HostConfig.PidsLimit}} {{.HostConfig.OomScoreAdj}}", "50 10".to_owned()),
+        (
+            "{{.Config.Healthcheck.Test}} {{.HostConfig.Runtime}} {{.HostConfig.Init}}",
+            "[NONE] runc true".to_owned(),
+        ),
+        (
+            "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.ShmSize}} {{.Config.WorkingDir}}",
+            "true 1048576 /tmp".to_owned(),
+        ),
+        (
+            "{{.HostConfig.Sysctls}} {{json .HostConfig.Ulimits}}",
+            "map[net.core.somaxconn:1000] [{\"Name\":\"nofile\",\"Hard\":200,\"Soft\":100}]".to_owned(),
+        ),
+        (
+            "{{.HostConfig.ExtraHosts}} {{.HostConfig.GroupAdd}} {{.HostConfig.SecurityOpt}}",
+            "[somewhere:10.0.0.1] [5] [no-new-privileges]".to_owned(),
+        ),
+        (
+            "{{.HostConfig.LogConfig.Type}} {{.HostConfig.LogConfig.Config}}",
+            "local map[max-size:1m]".to_owned(),
+        ),
+        (
+            "{{(index .HostConfig.Devices 0).PathInContainer}} {{(index .HostConfig.Devices 0).CgroupPermissions}}",
+            "/dev/nothing rwm".to_owned(),
+        ),
+        (
+            "{{index .HostConfig.Binds 3}} {{index .HostConfig.Binds 4}} {{index .HostConfig.Binds 5}}",
+            format!("{task}/local/v:/v:ro /etc:/host-etc:ro {volume}:/named"),
+        ),
+        (
+            "{{(index .HostConfig.Mounts 0).TmpfsOptions.SizeBytes}} {{(index .HostConfig.Mounts 1).BindOptions.Propagation}}",
+            "4096 rprivate".to_owned(),
+        ),
+        (
+            "{{(index .HostConfig.Mounts 1).Source}} {{(index .HostConfig.Mounts 2).VolumeOptions.Labels}}",
+            format!("{task}/local map[a:b]"),
+        ),
+        (
+            "{{index .Config.Labels \"com.hashicorp.nomad.job_name\"}}/{{index .Config.Labels \"com.hashicorp.nomad.job_id\"}}/{{index .Config.Labels \"com.hashicorp.nomad.namespace\"}}/",
+            "a name/job//".to_owned(),
+        ),
+        ("{{index .Config.Labels \"com.hashicorp.nomad.node_id\"}}", bench.config.node_id.clone()),
+    ] {
+        assert_eq!(inspect(&bench, format), expected, "{format}");
+    }
+    let aliases =
+        inspect(&bench, &format!("{{{{(index .NetworkSettings.Networks \"{network}\").Aliases}}}}"));
+    assert!(aliases.contains("db") && aliases.contains("store"), "{aliases}");
+    bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
+    bench.finish().await;
+    for args in [["network", "rm", &network], ["volume", "rm", &volume]] {
+        assert!(Command::new("docker").args(args).output().unwrap().status.success());
+    }
 }
 
 #[tokio::test]

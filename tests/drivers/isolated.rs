@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use herder::drivers::DriverError;
+use herder::drivers::users::Denied;
 use serde_json::Value;
 use serde_json::json;
 
@@ -12,6 +14,7 @@ use crate::support::Bench;
 use crate::support::check_abandoned;
 use crate::support::check_sessions;
 use crate::support::hear_all;
+use crate::support::options;
 
 fn shell(script: &str) -> Value {
     json!({"command": "/bin/sh", "args": ["-c", script]})
@@ -20,22 +23,24 @@ fn shell(script: &str) -> Value {
 #[tokio::test]
 async fn a_task_is_nobody_with_a_root_and_processes_of_its_own() {
     let script = "echo pid $$; id -u; ls /; ls /proc | grep -c '^[0-9]'; cat /secrets/key; \
-        echo data > /alloc/out; echo x > /local/y; echo z > /tmp/z; grep -E 'CapEff|CapBnd|NoNewPrivs' /proc/self/status; \
+        echo data > /alloc/out; echo x > /local/y; echo z > /tmp/z; grep -E 'Cap|NoNewPrivs' /proc/self/status; \
         ls -A /private; cat /etc/hostname > /dev/null && echo etc; test -e /etc/alternatives/java && echo alternatives; \
         echo random > /dev/null && ls -d /dev/shm";
     let mut bench = Bench::new("exec", shell(script));
     fs::write(bench.config.dirs.secrets.join("key"), "s3cret\n").unwrap();
+    fs::write(bench.config.dirs.private.join("hidden"), "").unwrap();
     let status = bench.run().await;
     let (out, err) = (bench.log("stdout"), bench.log("stderr"));
     assert_eq!(status.code, 0, "{out}\n{err}");
     assert!(out.starts_with("pid 1\n65534\n"), "{out}");
     assert!(out.contains("s3cret\n"), "{out}");
-    assert!(out.contains("CapEff:\t0000000000000400"), "{out}");
-    assert!(out.contains("CapBnd:\t00000000a80405fb"), "{out}");
+    for set in ["Inh", "Prm", "Eff", "Bnd", "Amb"] {
+        assert!(out.contains(&format!("Cap{set}:\t00000000a80405fb")), "{set}: {out}");
+    }
     assert!(out.contains("NoNewPrivs:\t1"), "{out}");
     assert!(out.contains("etc\nalternatives\n/dev/shm\n"), "{out}");
     assert!(!out.contains("home") && !out.contains("root\n"), "the host's root is visible: {out}");
-    assert!(err.contains("/private"), "private files must not be readable: {err}");
+    assert!(!out.contains("hidden"), "private files must not be seen: {out}");
     assert_eq!(fs::read_to_string(bench.config.dirs.shared.join("out")).unwrap(), "data\n");
     assert_eq!(fs::read_to_string(bench.config.dirs.local.join("y")).unwrap(), "x\n");
     bench.finish().await;
@@ -44,13 +49,180 @@ async fn a_task_is_nobody_with_a_root_and_processes_of_its_own() {
 #[tokio::test]
 async fn a_task_cannot_write_to_the_host_even_as_root() {
     let script = "for dir in /usr /etc /bin /usr/lib /sys /proc/sys/kernel /dev; do touch $dir/herder-was-here && echo wrote $dir; done; \
-        mknod /tmp/disk b 254 0; head -c 1 /tmp/disk && echo read disk; mount -t tmpfs none /mnt && echo mounted; exit 0";
-    let mut bench = Bench::new("exec", shell(script));
-    bench.config.user = "root".to_owned();
-    let status = bench.run().await;
-    assert_eq!(status.code, 0);
-    assert_eq!(bench.log("stdout"), "", "{}", bench.log("stderr"));
-    assert!(!fs::exists("/usr/herder-was-here").unwrap());
+        for dir in /tmp /alloc /local /secrets /dev/shm; do mknod $dir/disk b 254 0; head -c 1 $dir/disk && echo read disk in $dir; done; \
+        chmod 777 /usr/bin/env && echo chmod; ln /etc/passwd /local/passwd && echo x >> /local/passwd && echo linked; \
+        ln -s /proc/1/root /local/out; touch /local/out/usr/herder-was-here && echo wrote through proc; \
+        echo 1 > /proc/sysrq-trigger && echo sysrq; chroot /proc/1/root touch /etc/herder-was-here && echo chroot; \
+        mount -t tmpfs none /mnt && echo mounted; mount -o remount,rw /usr && echo remounted; \
+        umount /usr && echo unmounted; exit 0";
+    for user in ["root", ""] {
+        let mut bench = Bench::new("exec", shell(script));
+        bench.config.user = user.to_owned();
+        let before = fs::metadata("/usr/bin/env").unwrap().permissions();
+        let status = bench.run().await;
+        assert_eq!(status.code, 0);
+        assert_eq!(bench.log("stdout"), "", "{}", bench.log("stderr"));
+        assert!(!fs::exists("/usr/herder-was-here").unwrap());
+        assert!(!fs::exists("/etc/herder-was-here").unwrap());
+        assert_eq!(fs::metadata("/usr/bin/env").unwrap().permissions(), before);
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_cannot_see_another_tasks_secrets() {
+    let mut victim = Bench::new("exec", json!({"command": "sleep", "args": ["1000"]}));
+    fs::write(victim.config.dirs.secrets.join("key"), "s3cret\n").unwrap();
+    victim.config.env.insert("TOKEN".to_owned(), "t0ken".to_owned());
+    victim.start().await;
+    let dir = victim.config.dirs.secrets.display().to_string();
+    let script = format!(
+        "cat {dir}/key; cat /local/link/key; cat /../../{dir}/key; \
+        for pid in $(ls /proc | grep '^[0-9]*$'); do cat /proc/$pid/environ; cat /proc/$pid/root/secrets/key; done; exit 0"
+    );
+    for (user, pid_mode) in [("root", "private"), ("", "private"), ("root", "host"), ("", "host")] {
+        let mut bench = Bench::new("exec", shell(&script));
+        bench.config.config.insert("pid_mode".to_owned(), json!(pid_mode));
+        bench.config.user = user.to_owned();
+        std::os::unix::fs::symlink(&dir, bench.config.dirs.local.join("link")).unwrap();
+        assert_eq!(bench.run().await.code, 0);
+        let out = bench.log("stdout");
+        assert!(!out.contains("s3cret") && !out.contains("t0ken"), "{out}");
+        bench.finish().await;
+    }
+    victim.finish().await;
+}
+
+#[tokio::test]
+async fn a_task_among_the_hosts_processes_cannot_end_them() {
+    let mut victim = Bench::new("exec", json!({"command": "sleep", "args": ["1000"]}));
+    victim.config.user = "root".to_owned();
+    let handle = victim.start().await;
+    let pid = victim.driver.stats(&handle).await.unwrap().pids[0];
+    let script = format!("test -d /proc/{pid} && echo seen; kill -9 {pid} && echo killed; exit 0");
+    let mut bench = Bench::new("exec", shell(&script));
+    bench.config.config.insert("pid_mode".to_owned(), json!("host"));
+    assert_eq!(bench.run().await.code, 0);
+    assert_eq!(bench.log("stdout"), "seen\n");
+    victim.driver.stats(&handle).await.unwrap();
+    bench.finish().await;
+    victim.finish().await;
+}
+
+#[tokio::test]
+async fn links_in_command_and_work_dir_stay_inside() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("tool"), "#!/bin/sh\necho outside\n").unwrap();
+    let mut bench = Bench::new("exec", json!({"command": "tool", "work_dir": "/local/place/"}));
+    let local = bench.config.dirs.local.clone();
+    std::os::unix::fs::symlink(outside.path().join("tool"), local.join("tool")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), local.join("place")).unwrap();
+    let error = bench.try_start().await.unwrap_err().to_string();
+    assert!(error.contains("cannot change to directory /local/place"), "{error}");
+    bench.set_config(json!({"command": "tool"}));
+    let error = bench.try_start().await.unwrap_err().to_string();
+    assert!(error.ends_with("file tool not found under path "), "{error}");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn only_a_tasks_own_file_is_made_executable() {
+    let outside = tempfile::tempdir().unwrap();
+    for (driver, command) in [("raw_exec", "a-link"), ("raw_exec", "local/hard"), ("exec", "a-link")] {
+        let secret = outside.path().join("secret");
+        fs::write(&secret, "top").unwrap();
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&secret, closed).unwrap();
+        let mut bench = Bench::new(driver, json!({"command": command}));
+        let local = bench.config.dirs.local.clone();
+        std::os::unix::fs::symlink(&secret, local.join("a-link")).unwrap();
+        fs::hard_link(&secret, local.join("hard")).unwrap();
+        bench.try_start().await.unwrap_err();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&secret).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "{driver} {command}");
+        bench.finish().await;
+    }
+    let mut bench = Bench::new("exec", json!({"command": "tool"}));
+    fs::write(bench.config.dirs.local.join("tool"), "#!/bin/sh\necho ran\n").unwrap();
+    assert_eq!(bench.run().await.code, 0);
+    assert_eq!(bench.log("stdout"), "ran\n");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_fork_bomb_ends_at_its_limit() {
+    let mut options = options();
+    options.exec.pids_limit = Some(30);
+    options.raw_exec_pids_limit = Some(30);
+    for driver in ["exec", "raw_exec"] {
+        let config = |script: &str| json!({"command": "/bin/sh", "args": ["-c", script]});
+        let count = "i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done; echo all started";
+        let mut bench = Bench::with(&options, driver, config(count));
+        assert_eq!(bench.run().await.code, 2);
+        assert_eq!((bench.log("stdout"), bench.log("stderr").contains("Cannot fork")), (String::new(), true));
+        // The real thing: its processes come and go, but the task can be watched and ended, and nothing is left.
+        bench.config.id.run = 1;
+        bench.set_config(config("bomb() { bomb | bomb & }; bomb; echo begun; while :; do :; done"));
+        let handle = bench.start().await;
+        bench.wait_for_log("stdout", "begun").await;
+        assert!(bench.driver.stats(&handle).await.unwrap().pids.len() <= 30);
+        bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(10)).await.unwrap();
+        assert_eq!(bench.wait(&handle).await.signal, 9);
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn cores_of_its_own_belong_to_the_task_alone() {
+    let mut bench = Bench::new("exec", shell("grep Cpus_allowed_list /proc/self/status; sleep 1000"));
+    bench.config.grant.cpu.reserved_cores = vec![1];
+    bench.start().await;
+    bench.wait_for_log("stdout", "Cpus_allowed_list:\t1\n").await;
+    // Another task of the same agent has to do with the rest.
+    let mut shared = Bench::new("exec", shell("grep Cpus_allowed_list /proc/self/status"));
+    shared.driver = bench.driver.clone();
+    assert_eq!(shared.run().await.code, 0);
+    assert_eq!(shared.log("stdout"), "Cpus_allowed_list:\t0\n");
+    shared.finish().await;
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_user_on_the_denylist_is_refused() {
+    let mut options = options();
+    options.exec.denied = Denied::parse("0", "").unwrap();
+    options.raw_exec_denied = Denied::parse("65534", "").unwrap();
+    for (driver, user, uid) in [("exec", "root", 0), ("raw_exec", "nobody", 65534)] {
+        let mut bench = Bench::with(&options, driver, shell("true"));
+        bench.config.user = user.to_owned();
+        let error = bench.try_start().await.unwrap_err();
+        let text = format!("failed driver config validation: running as uid {uid} is disallowed");
+        assert_eq!(error, DriverError::Fatal(text));
+        bench.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn modes_and_roots_follow_the_configuration() {
+    let mut options = options();
+    options.exec.default_pid_mode = "host".to_owned();
+    options.exec.no_pivot_root = true;
+    options.exec.allowed_capabilities = vec!["net_raw".to_owned(), "chown".to_owned()];
+    options.chroot = ["/bin", "/lib", "/lib64", "/usr"].map(|path| (path.into(), path.into())).into();
+    options.chroot.insert("/etc/passwd".into(), "/opt/users".into());
+    let script = "echo pid $$; grep CapEff /proc/self/status; ls /etc; grep -c root: /opt/users; ls /";
+    let mut bench = Bench::with(&options, "exec", shell(script));
+    bench.set_config(json!({"command": "/bin/sh", "args": ["-c", script], "cap_add": ["NET_RAW"]}));
+    bench.run().await;
+    let (out, err) = (bench.log("stdout"), bench.log("stderr"));
+    assert!(!out.starts_with("pid 1\n"), "{out}");
+    assert!(out.contains("CapEff:\t0000000000002001\n1\n"), "{out} {err}");
+    assert!(err.contains("/etc"), "only what was mapped is there: {err}");
+    assert!(!out.contains("home\n"), "{out}");
+    bench.set_config(json!({"command": "/bin/sh", "args": ["-c", "echo pid $$"], "pid_mode": "private", "cap_drop": ["all"]}));
+    bench.config.id.run = 1;
+    bench.run().await;
+    assert!(bench.log("stdout").ends_with("pid 1\n"));
     bench.finish().await;
 }
 
@@ -120,17 +292,19 @@ async fn commands_run_with_the_tasks_view_and_rights() {
 async fn missing_programs_are_named() {
     let mut bench = Bench::new("exec", json!({"command": "no-such-program"}));
     let error = bench.try_start().await.unwrap_err();
-    assert_eq!(error.to_string(), "file no-such-program not found under path ");
+    let launch = "failed to launch command with executor: rpc error: code = Unknown desc = ";
+    assert_eq!(error.to_string(), format!("{launch}file no-such-program not found under path "));
     bench.set_config(json!({"command": "/opt/x/y"}));
     let error = bench.try_start().await.unwrap_err();
-    assert_eq!(error.to_string(), "file /opt/x/y not found under path /opt/x");
+    let task = bench.config.dirs.task.display().to_string();
+    assert_eq!(error.to_string(), format!("{launch}file /opt/x/y not found under path {task}"));
     bench.finish().await;
 }
 
 #[tokio::test]
 async fn options_are_checked() {
-    let bench = Bench::new("exec", json!({}));
-    let config = json!({"args": 1, "pid_mode": "shared", "cap_add": ["sys_admin"], "colour": "red"});
+    let mut bench = Bench::new("exec", json!({}));
+    let config = json!({"args": 1, "pid_mode": "shared", "colour": "red"});
     let problems = bench.driver.validate(config.as_object().unwrap());
     assert_eq!(
         problems,
@@ -138,10 +312,23 @@ async fn options_are_checked() {
             "missing required option \"command\"",
             "option \"args\" must be a list of strings",
             "unsupported option \"colour\"",
-            "pid_mode must be \"private\" or \"host\", got \"shared\"",
-            "driver does not allow the following capabilities: sys_admin",
         ]
     );
+    for (config, text) in [
+        (json!({"pid_mode": "shared"}), "pid_mode must be \"private\" or \"host\", got \"shared\""),
+        (json!({"work_dir": "tmp"}), "work_dir must be absolute but got relative path \"tmp\""),
+        (json!({"cap_add": ["sys_admin"]}), "driver does not allow the following capabilities: sys_admin"),
+        (json!({"cap_add": ["fly"]}), "cap_add configured with capabilities not supported by system: fly"),
+    ] {
+        bench.set_config(config);
+        bench.config.config.insert("command".to_owned(), json!("x"));
+        let error = bench.try_start().await.unwrap_err();
+        assert_eq!(error, DriverError::BadConfig(format!("failed driver config validation: {text}")));
+    }
+    bench.finish().await;
+    let mut bench = Bench::new("java", json!({"args": ["x"]}));
+    let error = bench.try_start().await.unwrap_err();
+    assert_eq!(error, DriverError::BadConfig("jar_path or class must be specified".to_owned()));
     bench.finish().await;
 }
 

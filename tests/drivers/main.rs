@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod daemon;
 mod docker;
 mod isolated;
+mod mock;
+mod qemu;
 mod raw_exec;
+mod registry;
 mod support;

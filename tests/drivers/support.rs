@@ -75,9 +75,13 @@ impl Bench {
             id: TaskId { alloc: id, task: "web".to_owned(), run: 0 },
             namespace: "default".to_owned(),
             job: "job".to_owned(),
+            job_name: "job".to_owned(),
+            parent_job: String::new(),
             group: "group".to_owned(),
             alloc_name: "job.group[0]".to_owned(),
             node_name: "node".to_owned(),
+            node_id: "5ec7a1e0-0000-4000-8000-000000000001".to_owned(),
+            node_mhz: 2000,
             user: String::new(),
             config: config.as_object().unwrap().clone(),
             env: [("PATH", "/usr/bin:/bin"), ("GREETING", "hello")].map(|(k, v)| (k.into(), v.into())).into(),
@@ -89,6 +93,7 @@ impl Bench {
             network_namespace: None,
             network_files: herder::drivers::network::NetworkFiles::default(),
             kill_signal: String::new(),
+            mounts: Vec::new(),
         };
         let driver = all(&options).remove(driver).unwrap();
         Self { dir, driver, config, handles: Vec::new() }
@@ -139,6 +144,10 @@ impl Bench {
         }
         unmount_all_below(self.dir.path()).unwrap();
         let parents = self.cgroup_parents();
+        for part in ["share", "reserve", "share.slice", "reserve.slice"] {
+            // These stay for the next task, as their parent does.
+            parents.iter().for_each(|parent| drop(fs::remove_dir(parent.join(part))));
+        }
         assert!(
             parents.iter().all(|dir| fs::remove_dir(dir).is_ok()),
             "control groups are left in {parents:?}"

@@ -218,3 +218,25 @@ fn containers_and_processes_outlive_an_agent_that_is_killed() {
         docker(&["ps", "-aq", "--filter", &format!("name={container}")]).is_empty().then_some(())
     });
 }
+
+#[test]
+fn host_volumes_are_mounted_into_containers_read_only_where_asked() {
+    let (rw, ro) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    std::fs::write(ro.path().join("constant"), "42\n").expect("a writable directory");
+    let volume = |name: &str, path: &std::path::Path, more: &str| {
+        format!("host_volume {name:?} {{\n path = {path:?}\n {more}\n }}\n")
+    };
+    let config = volume("rw", rw.path(), "") + &volume("ro", ro.path(), "read_only = true");
+    let agent = Agent::start(&["-dev"], &format!("client {{\n{config}}}\n"));
+    let group = "volume \"a\" {\n type = \"host\"\n source = \"rw\"\n }\n \
+        volume \"b\" {\n type = \"host\"\n source = \"ro\"\n read_only = true\n }\n";
+    let task = "volume_mount {\n volume = \"a\"\n destination = \"/srv/a\"\n }\n \
+        volume_mount {\n volume = \"b\"\n destination = \"/srv/b\"\n }\n";
+    let script =
+        "cat /srv/b/constant; echo from-task > /srv/a/written; echo x > /srv/b/x || echo refused; sleep 900";
+    run(&agent, "dvol", &job("dvol", group, task, script));
+    let alloc = alloc_in(&agent, "dvol", "running");
+    log_with(&agent, &alloc, "42\nrefused\n");
+    assert_eq!(std::fs::read_to_string(rw.path().join("written")).expect("written"), "from-task\n");
+    assert!(!ro.path().join("x").exists());
+}

@@ -16,3 +16,4 @@ mod runtime;
 mod service;
 mod support;
 mod templates;
+mod tutorial;

@@ -164,6 +164,12 @@ fn tasks_of_a_plugin_run_and_survive_the_plugin_and_the_agent() {
     let stats = agent.get(&format!("/v1/client/allocation/{id}/stats"));
     assert!(stats["ResourceUsage"]["MemoryStats"]["RSS"].as_u64().is_some_and(|rss| rss > 0), "{stats}");
 
+    let inside =
+        |script: &str| agent.cli(&["alloc", "exec", "-i=false", "-t=false", &id, "/bin/sh", "-c", script]);
+    let told = inside("echo in $NOMAD_TASK_NAME; echo aside >&2; exit 7");
+    assert_eq!((told.code, told.stdout.as_str()), (7, "in walk\n"), "{}", told.stderr);
+    assert!(told.stderr.contains("aside"), "{}", told.stderr);
+
     let old = plugin(agent.dir.path());
     assert_eq!(old.len(), 1, "{old:?}");
     kill(old[0]);

@@ -196,3 +196,11 @@ fn a_quoted_string_ends_on_its_line() {
     // Lines of heredocs are no strings, not even behind a template.
     assert!(parse("job \"j\" {\n meta {\n a = <<EOT\n\"${upper(\"a\")}\n\"\nEOT\n }\n}\n").is_ok());
 }
+
+#[test]
+fn a_syntax_error_within_a_character_is_an_error_like_any_other() {
+    for text in ["job \"x\" é", "é", "job \"x\" {\n é", "a = \"${é\"", "a = <<é"] {
+        assert!(parse(text).is_err(), "{text}");
+        assert!(jobspec::format(&Source { name: "x", text }).is_err(), "{text}");
+    }
+}

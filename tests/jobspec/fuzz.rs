@@ -4,7 +4,12 @@
 //! A short run belongs to the tests. `make fuzz MINUTES=10` goes on for longer; an input that fails is kept in
 //! `target/fuzz`, also when the process dies with it.
 
+#![expect(clippy::print_stderr, reason = "a run of minutes says what it does")]
+
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::BuildHasher;
+use std::hash::Hasher;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -349,10 +354,8 @@ fn mutated_files_are_jobs_or_errors() {
 fn mutated_files_for_minutes() {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let minutes: u64 = variable("MINUTES").unwrap_or(10);
-    let seed = variable("SEED").unwrap_or_else(|| {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        since.expect("a clock after 1970").as_secs()
-    });
+    // Another one for each process.
+    let seed = variable("SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 16);
     let limit =
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MAX_MEMORY, MAX_MEMORY);
     limit.expect("a limit of memory");

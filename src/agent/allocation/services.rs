@@ -48,6 +48,8 @@ impl Group {
             node_ip: env::node_ip(&node),
             network_status: network,
             driver_address: None,
+            driver_advertises: false,
+            driver_ports: BTreeMap::new(),
             exec: Arc::new(WeakExec(Arc::downgrade(&self.shared))),
             clock: Arc::clone(&self.machine.context.clock),
         };

@@ -4,6 +4,9 @@
 //! again, so that one which was restarted or edited by hand is put right.
 
 mod client;
+#[cfg(test)]
+#[path = "../../../tests/support/consul.rs"]
+pub(in crate::agent) mod fake;
 pub mod fingerprint;
 mod sync;
 

@@ -255,6 +255,10 @@ pub struct ServiceContext {
     pub network_status: Option<NetworkStatus>,
     /// Address of the task in the driver's own network.
     pub driver_address: Option<String>,
+    /// Others reach the task there: services without an address mode are registered with that address.
+    pub driver_advertises: bool,
+    /// Ports at that address by label, where the driver chose them.
+    pub driver_ports: BTreeMap<String, u16>,
     /// For script checks.
     pub exec: Arc<dyn TaskExec>,
     pub clock: Arc<dyn Clock>,

@@ -220,6 +220,11 @@ async fn remove(machine: &Machine, id: AllocId) {
 /// Removes networks of allocations that ended, or were forgotten, while no agent was there.
 pub async fn sweep(machine: Arc<Machine>, leftovers: Vec<AllocId>) {
     for id in leftovers {
+        if let Some(pid) = machine.config.networks.inhabitant(id) {
+            // As with directories: without the ledger's memory of it nobody may say that it has to end.
+            tracing::warn!(alloc = %id, pid, "the network of an unknown allocation is left alone: a process uses it");
+            continue;
+        }
         tracing::info!(alloc = %id, "removing the network of an allocation that is gone");
         remove(&machine, id).await;
     }

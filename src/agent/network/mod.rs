@@ -43,6 +43,8 @@ const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(1500);
 /// Networks that are worked on at the same time: each plugin waits for the packet filter's lock.
 const AT_ONCE: usize = 4;
+/// The command line of containers that only hold a network.
+const HOLDER: &str = "/pause";
 /// Prefix of the modes that name a configured network.
 const CONFIGURED: &str = "cni/";
 
@@ -161,6 +163,11 @@ impl Networks {
     /// True if the allocation's network is there, as far as can be seen.
     pub fn stands(&self, alloc: AllocId) -> bool {
         netns::is_there(&self.namespace(alloc)) && self.record_file(alloc).is_file()
+    }
+
+    /// Some process of the allocation's tasks that is in its network.
+    pub fn inhabitant(&self, alloc: AllocId) -> Option<i32> {
+        netns::inhabitant(&self.namespace(alloc), HOLDER)
     }
 
     /// Makes the network of an allocation. What an earlier attempt left behind is removed first.

@@ -20,7 +20,7 @@ use nix::sched::unshare;
 
 const NONE: Option<&str> = None;
 /// The file system type of namespaces.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// Makes a namespace with its loopback up, kept alive by a mount at `path`. `lock` keeps agents apart that prepare
 /// the directory at the same time.
@@ -48,7 +48,21 @@ pub(super) fn create(path: &Path, lock: &Path) -> io::Result<()> {
 
 /// True if a namespace is mounted at `path`.
 pub(super) fn is_there(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|stat| stat.filesystem_type().0 as i64 == NSFS_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|stat| u64::try_from(stat.filesystem_type().0) == Ok(NSFS_MAGIC))
+}
+
+/// Some process in the namespace at `path`, other than those that `hold` it and do nothing else.
+pub(super) fn inhabitant(path: &Path, hold: &str) -> Option<i32> {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let wanted = identity(path)?;
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.find(|pid| {
+        let own = Path::new("/proc").join(pid.to_string());
+        let command = || fs::read_to_string(own.join("cmdline")).unwrap_or_default();
+        identity(&own.join("ns/net")) == Some(wanted) && command().trim_end_matches('\0') != hold
+    })
 }
 
 /// Lets go of a namespace: it vanishes with its last process. Idempotent.
@@ -126,6 +140,8 @@ mod tests {
         assert!(is_there(&path));
         let own = nix::sys::stat::stat("/proc/self/ns/net").unwrap().st_ino;
         assert_ne!(nix::sys::stat::stat(&path).unwrap().st_ino, own);
+        assert_eq!(inhabitant(&path, "/pause"), None);
+        assert!(inhabitant(Path::new("/proc/self/ns/net"), "/pause").is_some());
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!is_there(&path));

@@ -10,9 +10,8 @@ use crate::drivers::DriverError;
 use crate::model::allocation::TaskRunState;
 use crate::model::id::AllocId;
 
-const ONE: &str = "User requested task to restart";
-const RUNNING: &str = "User requested running tasks to restart";
-const ALL: &str = "User requested all tasks to restart";
+/// Why tasks restart, as their events say it.
+const REASON: &str = "User requested task to restart";
 
 impl RealWorkload {
     /// Restarts one task, or all running ones.
@@ -48,12 +47,7 @@ impl RealWorkload {
             None if !record.tasks.keys().any(|name| running(name)) => return Err(RequestError::NotRunning),
             _ => {}
         }
-        let reason = match (task, ended) {
-            (Some(_), _) => ONE,
-            (None, false) => RUNNING,
-            (None, true) => ALL,
-        };
-        let request = TaskRequest::Restart { reason: reason.to_owned(), counted: false };
+        let request = TaskRequest::Restart { reason: REASON.to_owned(), counted: false };
         let request = AllocRequest { task: task.map(str::to_owned), ended, request };
         slot.requests.try_send(request).map_err(|_| RequestError::NotRunning)
     }

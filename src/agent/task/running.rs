@@ -141,11 +141,12 @@ impl TaskRunner {
             }
             TemplateChange::Failed(text) => return Some(Outcome::Broken(events::killing_because(&text))),
             TemplateChange::Signal(signal) => {
-                self.event(events::signaling(&signal, "Template re-rendered"));
+                let word = events::signal_word(&signal);
+                self.event(events::signaling(word, "Template re-rendered"));
                 self.note().await;
                 if let Err(error) = driver.signal(handle, &signal).await {
                     let text =
-                        format!("Template failed to send signals [{signal}]: 1 error occurred:\n\t* {error}");
+                        format!("Template failed to send signals [{word}]: 1 error occurred:\n\t* {error}");
                     return Some(Outcome::Broken(events::killing_because(&text)));
                 }
             }

@@ -1,5 +1,6 @@
 //! The services of a task: registered while it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::agent::env;
@@ -28,6 +29,8 @@ impl TaskRunner {
             node_ip: env::node_ip(&node),
             network_status: self.shared.record.lock().network.clone(),
             driver_address: self.driver_address.clone(),
+            driver_advertises: false,
+            driver_ports: BTreeMap::new(),
             exec: Arc::new(WeakExec(Arc::downgrade(&self.shared))),
             clock: Arc::clone(&self.machine.context.clock),
         }

@@ -37,7 +37,7 @@ impl TaskRunner {
         let mut pause = Duration::from_millis(200);
         loop {
             match driver.recover(&handle).await {
-                Ok(Started { address }) => {
+                Ok(Started { address, .. }) => {
                     self.driver_address = address;
                     // Its templates are taken up while it is watched.
                     self.register_services(&setup, &task);
@@ -107,9 +107,13 @@ impl TaskRunner {
             id: TaskId { alloc: setup.allocation.id, task: self.name.clone(), run: self.record.run },
             namespace: setup.allocation.namespace.clone(),
             job: setup.job.id.clone(),
+            job_name: setup.job.name.clone(),
+            parent_job: setup.job.parent_id.clone(),
             group: setup.allocation.task_group.clone(),
             alloc_name: setup.allocation.name(),
             node_name: self.machine.node().name.clone(),
+            node_id: self.machine.node().id.to_string(),
+            node_mhz: self.machine.usable_mhz(),
             user: task.user.clone(),
             config,
             env,
@@ -164,7 +168,7 @@ impl TaskRunner {
             }
         };
         match result {
-            Ok((handle, Started { address })) => {
+            Ok((handle, Started { address, .. })) => {
                 let now = self.machine.now();
                 self.driver_address = address;
                 self.record.handle = Some(handle);

@@ -77,9 +77,9 @@ impl Upgrade {
     ///
     /// # Errors
     /// The answer, if it must not be.
-    pub fn check(api: &Arc<Api>, request: Request<Bytes>) -> Result<Self, Reply> {
+    pub fn check(api: &Arc<Api>, request: Request<Bytes>) -> Result<Self, Box<Reply>> {
         let call = Call::new(request);
-        Self::try_check(api, call).map_err(|error| reply::refusal(&error))
+        Self::try_check(api, call).map_err(|error| Box::new(reply::refusal(&error)))
     }
 
     fn try_check(api: &Arc<Api>, call: Call) -> Result<Self, ApiError> {

@@ -1,12 +1,17 @@
-//! Translates a task into the container that Docker is asked for. Pure: everything is decided before Docker is called.
+//! Translates a task into the container that Docker is asked for. Everything is decided before Docker is called.
 
 use std::collections::HashMap;
+use std::path::Component;
 use std::path::Path;
+use std::path::PathBuf;
 
-use bollard::auth::DockerCredentials;
 use bollard::models::ContainerCreateBody;
 use bollard::models::DeviceMapping;
+use bollard::models::EndpointIpamConfig;
+use bollard::models::EndpointSettings;
+use bollard::models::HealthConfig;
 use bollard::models::HostConfig;
+use bollard::models::HostConfigIsolationEnum;
 use bollard::models::HostConfigLogConfig;
 use bollard::models::Mount;
 use bollard::models::MountBindOptions;
@@ -14,6 +19,8 @@ use bollard::models::MountBindOptionsPropagationEnum;
 use bollard::models::MountTmpfsOptions;
 use bollard::models::MountType;
 use bollard::models::MountVolumeOptions;
+use bollard::models::MountVolumeOptionsDriverConfig;
+use bollard::models::NetworkingConfig;
 use bollard::models::PortBinding;
 use bollard::models::PortMap;
 use bollard::models::ResourcesUlimits;
@@ -22,11 +29,8 @@ use serde_json::Value;
 
 use crate::drivers::Propagation;
 use crate::drivers::TaskConfig;
-use crate::drivers::options::Kind;
-use crate::drivers::options::Opt;
 use crate::drivers::options::Options;
-use crate::drivers::options::opt;
-use crate::drivers::options::required;
+use crate::drivers::options::capabilities;
 
 use super::DockerOptions;
 
@@ -35,100 +39,28 @@ pub(super) const ALLOC_LABEL: &str = "com.hashicorp.nomad.alloc_id";
 /// The name that the task has inside its allocation, and the run.
 pub(super) const TASK_LABEL: &str = "dev.herder.task";
 pub(super) const RUN_LABEL: &str = "dev.herder.run";
+/// Which agent's: the directory where it keeps allocations.
+pub(super) const ROOT_LABEL: &str = "dev.herder.alloc_root";
+const LABEL_PREFIX: &str = "com.hashicorp.nomad.";
+/// Docker's own default.
+const DOCKER_CAPABILITIES: &[&str] = &[
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    NET_RAW,
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+];
 /// Dropped unless asked for: Docker grants it, Nomad's default list does not.
 const NET_RAW: &str = "net_raw";
-
-pub(super) const OPTIONS: &[Opt] = &[
-    required("image", Kind::Text),
-    opt("advertise_ipv6_address", Kind::Bool),
-    opt("args", Kind::TextList),
-    opt("auth", Kind::Block),
-    opt("auth_soft_fail", Kind::Bool),
-    opt("cap_add", Kind::TextList),
-    opt("cap_drop", Kind::TextList),
-    opt("command", Kind::Text),
-    opt("container_exists_attempts", Kind::Number),
-    opt("cpu_cfs_period", Kind::Number),
-    opt("cpu_hard_limit", Kind::Bool),
-    opt("cpuset_cpus", Kind::Text),
-    opt("devices", Kind::Block),
-    opt("dns_options", Kind::TextList),
-    opt("dns_search_domains", Kind::TextList),
-    opt("dns_servers", Kind::TextList),
-    opt("entrypoint", Kind::TextList),
-    opt("extra_hosts", Kind::TextList),
-    opt("force_pull", Kind::Bool),
-    opt("group_add", Kind::TextList),
-    opt("hostname", Kind::Text),
-    opt("image_pull_timeout", Kind::Text),
-    opt("init", Kind::Bool),
-    opt("interactive", Kind::Bool),
-    opt("ipc_mode", Kind::Text),
-    opt("labels", Kind::Map),
-    opt("logging", Kind::Block),
-    opt("memory_hard_limit", Kind::Number),
-    opt("mount", Kind::Block),
-    opt("mounts", Kind::Block),
-    opt("network_mode", Kind::Text),
-    opt("oom_score_adj", Kind::Number),
-    opt("pid_mode", Kind::Text),
-    opt("pids_limit", Kind::Number),
-    opt("port_map", Kind::Map),
-    opt("ports", Kind::TextList),
-    opt("privileged", Kind::Bool),
-    opt("readonly_rootfs", Kind::Bool),
-    opt("security_opt", Kind::TextList),
-    opt("shm_size", Kind::Number),
-    opt("storage_opt", Kind::Map),
-    opt("sysctl", Kind::Map),
-    opt("tty", Kind::Bool),
-    opt("ulimit", Kind::Map),
-    opt("userns_mode", Kind::Text),
-    opt("uts_mode", Kind::Text),
-    opt("volumes", Kind::TextList),
-    opt("work_dir", Kind::Text),
-];
-
-/// Problems that need no Docker to be seen.
-pub(super) fn validate(options: &DockerOptions, config: &Map<String, Value>) -> Vec<String> {
-    let mut problems = crate::drivers::options::check(OPTIONS, config);
-    let command = config.text("command");
-    if config.contains_key("command") && command.trim().is_empty() {
-        problems.push(format!("command empty: {command:?}"));
-    } else if command.trim() != command {
-        problems.push(format!("command contains extra white space: {command:?}"));
-    }
-    if config.switch("privileged") && !options.allow_privileged {
-        problems.push("Docker privileged mode is disabled on this Nomad agent".to_owned());
-    }
-    if config.number("cpu_cfs_period").is_some_and(|period| !(0..=1_000_000).contains(&period)) {
-        problems.push("invalid value for cpu_cfs_period".to_owned());
-    }
-    let refused: Vec<String> = capabilities(config, "cap_add")
-        .into_iter()
-        .filter(|name| !options.allowed_capabilities.iter().any(|one| one == name || one == "all"))
-        .collect();
-    if !refused.is_empty() {
-        problems.push(format!("driver does not allow the following capabilities: {}", refused.join(", ")));
-    }
-    let timeout = config.text("image_pull_timeout");
-    if !timeout.is_empty()
-        && let Err(error) = crate::model::time::Span::parse(&timeout)
-    {
-        problems.push(format!("image_pull_timeout {timeout:?} is not a duration: {error}"));
-    }
-    for (name, value) in config.pairs("ulimit") {
-        if limit_of(&name, &value).is_none() {
-            problems.push(format!("malformed ulimit {name}: {value:?}"));
-        }
-    }
-    problems
-}
-
-fn capabilities(config: &Map<String, Value>, option: &str) -> Vec<String> {
-    let plain = |name: String| name.to_lowercase().trim_start_matches("cap_").to_owned();
-    config.list(option).into_iter().map(plain).collect()
-}
 
 /// The image with `latest` where no tag and no digest is given.
 pub(super) fn image_of(config: &Map<String, Value>) -> String {
@@ -143,17 +75,9 @@ pub(super) fn container_name(config: &TaskConfig) -> String {
     format!("{}-{}", config.id.task.replace('/', "_"), config.id.alloc)
 }
 
-/// What the job file says about the registry.
-pub(super) fn credentials(config: &Map<String, Value>) -> Option<DockerCredentials> {
-    let auth = config.blocks("auth").into_iter().next()?;
-    let text = |name: &str| Some(auth.text(name)).filter(|text| !text.is_empty());
-    Some(DockerCredentials {
-        username: text("username"),
-        password: text("password"),
-        email: text("email"),
-        serveraddress: text("server_address"),
-        ..DockerCredentials::default()
-    })
+/// Must the image be asked for even when it is there?
+pub(super) fn must_pull(config: &Map<String, Value>) -> bool {
+    config.switch("force_pull") || image_of(config).ends_with(":latest")
 }
 
 /// The container of a task.
@@ -162,13 +86,21 @@ pub(super) fn credentials(config: &Map<String, Value>) -> Option<DockerCredentia
 /// A host path that tasks may not mount, an unknown port label.
 pub(super) fn container(options: &DockerOptions, task: &TaskConfig) -> Result<ContainerCreateBody, String> {
     let config = &task.config;
+    let problems = super::check::rules(options, config);
+    if !problems.is_empty() {
+        return Err(problems.join("; "));
+    }
     let ports = port_bindings(task)?;
     let exposed: Vec<String> = ports.keys().cloned().collect();
     let mut command: Vec<String> = Vec::new();
     command.extend(non_empty(config.text("command")));
     command.extend(config.list("args"));
     let mut labels: HashMap<String, String> = config.pairs("labels").into_iter().collect();
+    labels.extend(extra_labels(options, task));
     labels.insert(ALLOC_LABEL.to_owned(), task.id.alloc.to_string());
+    if !options.alloc_root.as_os_str().is_empty() {
+        labels.insert(ROOT_LABEL.to_owned(), options.alloc_root.display().to_string());
+    }
     labels.insert(TASK_LABEL.to_owned(), task.id.task.clone());
     labels.insert(RUN_LABEL.to_owned(), task.id.run.to_string());
     Ok(ContainerCreateBody {
@@ -183,6 +115,8 @@ pub(super) fn container(options: &DockerOptions, task: &TaskConfig) -> Result<Co
         tty: Some(config.switch("tty")),
         open_stdin: Some(config.switch("interactive")),
         exposed_ports: filled(exposed),
+        healthcheck: healthcheck(config),
+        networking_config: networking(config),
         host_config: Some(host_config(options, task, ports)?),
         ..ContainerCreateBody::default()
     })
@@ -192,10 +126,7 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
     let config = &task.config;
     let (reservation, memory) = memory(task);
     let add = capabilities(config, "cap_add");
-    let mut drop = capabilities(config, "cap_drop");
-    if !add.iter().any(|name| name == NET_RAW || name == "all") && !drop.iter().any(|name| name == NET_RAW) {
-        drop.push(NET_RAW.to_owned());
-    }
+    let drop = dropped_capabilities(options, &add, capabilities(config, "cap_drop"));
     let cores = &task.grant.cpu.reserved_cores;
     let cores = cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
     let pids = config.number("pids_limit").or_else(|| options.pids_limit.map(i64::from));
@@ -207,6 +138,7 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
         memory: Some(memory),
         memory_swap: Some(memory),
         memory_reservation: reservation,
+        memory_swappiness: Some(0),
         cpu_shares: Some(task.grant.cpu.cpu_shares),
         cpuset_cpus: non_empty(cores),
         pids_limit: pids,
@@ -226,7 +158,7 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
         storage_opt: Some(config.pairs("storage_opt").into_iter().collect())
             .filter(|map: &HashMap<_, _>| !map.is_empty()),
         shm_size: config.number("shm_size"),
-        oom_score_adj: config.number("oom_score_adj"),
+        oom_score_adj: Some(config.number("oom_score_adj").unwrap_or(options.oom_score_adj)),
         ipc_mode: non_empty(config.text("ipc_mode")),
         pid_mode: non_empty(config.text("pid_mode")),
         uts_mode: non_empty(config.text("uts_mode")),
@@ -234,14 +166,17 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
         readonly_rootfs: Some(config.switch("readonly_rootfs")),
         init: config.switch("init").then_some(true),
         devices: filled(devices(config)),
-        log_config: Some(log_config(config)),
+        log_config: Some(log_config(options, config)),
+        runtime: non_empty(config.text("runtime")),
+        volume_driver: volume_driver(options, config)?,
+        isolation: isolation(config),
         ..HostConfig::default()
     };
-    if config.switch("cpu_hard_limit") && options.total_mhz > 0 {
+    if config.switch("cpu_hard_limit") && task.node_mhz > 0 {
         let period = config.number("cpu_cfs_period").filter(|period| *period > 0).unwrap_or(100_000);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as i64;
         host.cpu_period = Some(period);
-        host.cpu_quota = Some(period * cpus * task.grant.cpu.cpu_shares / options.total_mhz);
+        host.cpu_quota = Some(period * cpus * task.grant.cpu.cpu_shares / task.node_mhz);
     }
     Ok(host)
 }
@@ -300,6 +235,9 @@ fn port_bindings(task: &TaskConfig) -> Result<PortMap, String> {
     if !labels.is_empty() {
         return Ok(bindings);
     }
+    if !map.is_empty() && task.grant.networks.is_empty() {
+        return Err("'port_map' cannot map group network ports, use 'ports' instead".to_owned());
+    }
     for (label, _) in &map {
         if !task.ports.iter().any(|port| port.label == *label) {
             return Err(format!("Port {label:?} not found, check network block"));
@@ -320,29 +258,66 @@ fn port_bindings(task: &TaskConfig) -> Result<PortMap, String> {
     Ok(bindings)
 }
 
-/// Resolves the host's side of a mount: relative paths are below the task, others need permission.
+/// Resolves the host's side of a mount: relative paths are below the task, others need permission. Docker follows links
+/// on the host, and a task may have left some: what counts is where they lead.
 fn host_path(options: &DockerOptions, task: &TaskConfig, path: &str) -> Result<String, String> {
     let joined = task.dirs.task.join(path);
-    let outside = !joined.starts_with(&task.dirs.alloc)
-        || joined.components().any(|part| part == std::path::Component::ParentDir);
-    if outside && !options.volumes_enabled {
-        return Err(format!("volumes are not enabled; cannot mount host path: {path:?}"));
+    if options.volumes_enabled {
+        return Ok(joined.display().to_string());
     }
-    Ok(joined.display().to_string())
+    let refused = || format!("volumes are not enabled; cannot mount host path: {path:?}");
+    let within = |path: &Path| path.starts_with(&task.dirs.alloc);
+    if !within(&joined) || joined.components().any(|part| part == Component::ParentDir) {
+        return Err(refused());
+    }
+    let real = resolve(&joined).map_err(|error| format!("cannot mount host path {path:?}: {error}"))?;
+    let alloc =
+        resolve(&task.dirs.alloc).map_err(|error| format!("cannot mount host path {path:?}: {error}"))?;
+    match real.strip_prefix(&alloc) {
+        // The path stays as it is written wherever it is plain, because people look for it.
+        Ok(inside) if task.dirs.alloc.join(inside) == joined => Ok(joined.display().to_string()),
+        Ok(inside) => Ok(task.dirs.alloc.join(inside).display().to_string()),
+        Err(_) => Err(refused()),
+    }
+}
+
+/// Follows links; what does not exist yet stays as it is.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // A link to nowhere would be followed once somebody makes what it names.
+            if path.is_symlink() {
+                return Err(std::io::Error::other("a link that leads nowhere"));
+            }
+            match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => Ok(resolve(parent)?.join(name)),
+                _ => Err(error),
+            }
+        }
+        found => found,
+    }
 }
 
 fn binds(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<String>, String> {
     let dirs = &task.dirs;
     let own = [(&dirs.shared, "/alloc"), (&dirs.local, "/local"), (&dirs.secrets, "/secrets")];
-    let mut binds: Vec<String> = own.iter().map(|(from, to)| format!("{}:{to}", from.display())).collect();
+    let label = match options.selinux_label.as_str() {
+        "" => String::new(),
+        label => format!(":{label}"),
+    };
+    let mut binds: Vec<String> =
+        own.iter().map(|(from, to)| format!("{}:{to}{label}", from.display())).collect();
+    let driver = !task.config.text("volume_driver").is_empty();
     for volume in task.config.list("volumes") {
         let Some((from, to)) = volume.split_once(':') else {
             return Err(format!("invalid docker volume: {volume:?}"));
         };
         // A name without a slash is a volume of Docker's own where those are allowed.
         let named = options.volumes_enabled && !from.contains('/') && !from.starts_with('.');
-        let from = if named { from.to_owned() } else { host_path(options, task, from)? };
-        binds.push(format!("{from}:{to}"));
+        let from = if named || driver { from.to_owned() } else { host_path(options, task, from)? };
+        // A mode of the job's own says everything that is to be said.
+        let label = if to.contains(':') { "" } else { label.as_str() };
+        binds.push(format!("{from}:{to}{label}"));
     }
     binds.extend(task.mounts.iter().filter(|volume| !volume.selinux_label.is_empty()).map(labelled_bind));
     Ok(binds)
@@ -350,39 +325,74 @@ fn binds(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<String>, Stri
 
 fn mounts(options: &DockerOptions, task: &TaskConfig) -> Result<Vec<Mount>, String> {
     let blocks = ["mount", "mounts"].into_iter().flat_map(|name| task.config.blocks(name));
-    let mut mounts = Vec::new();
-    for block in blocks {
-        let kind = block.text("type");
-        let source = block.text("source");
-        let mut mount = Mount {
-            target: Some(block.text("target")),
-            read_only: Some(block.switch("readonly")),
-            ..Mount::default()
-        };
-        match kind.as_str() {
-            "" | "volume" => {
-                mount.typ = Some(MountType::VOLUME);
-                mount.source = non_empty(source);
-                let no_copy = block.blocks("volume_options").first().map(|options| options.switch("no_copy"));
-                mount.volume_options = Some(MountVolumeOptions { no_copy, ..MountVolumeOptions::default() });
-            }
-            "bind" => {
-                mount.typ = Some(MountType::BIND);
-                mount.source = Some(host_path(options, task, &source)?);
-            }
-            "tmpfs" => {
-                mount.typ = Some(MountType::TMPFS);
-                let wanted = block.blocks("tmpfs_options").into_iter().next().unwrap_or_default();
-                let (size_bytes, mode) = (wanted.number("size"), wanted.number("mode"));
-                mount.tmpfs_options =
-                    Some(MountTmpfsOptions { size_bytes, mode, ..MountTmpfsOptions::default() });
-            }
-            other => return Err(format!("invalid mount type {other:?}")),
-        }
-        mounts.push(mount);
-    }
+    let mut mounts =
+        blocks.map(|block| mount(options, task, &block)).collect::<Result<Vec<Mount>, String>>()?;
     mounts.extend(task.mounts.iter().filter(|volume| volume.selinux_label.is_empty()).map(volume_mount));
     Ok(mounts)
+}
+
+fn mount(options: &DockerOptions, task: &TaskConfig, block: &Map<String, Value>) -> Result<Mount, String> {
+    let source = block.text("source");
+    let inner = |name: &str| block.blocks(name).into_iter().next().unwrap_or_default();
+    let mut mount = Mount {
+        target: Some(block.text("target")),
+        read_only: Some(block.switch("readonly")),
+        ..Mount::default()
+    };
+    match block.text("type").as_str() {
+        "" | "volume" => {
+            mount.typ = Some(MountType::VOLUME);
+            mount.source = non_empty(source);
+            mount.volume_options = Some(volume_options(options, &inner("volume_options"))?);
+        }
+        "bind" => {
+            mount.typ = Some(MountType::BIND);
+            mount.source = Some(host_path(options, task, &source)?);
+            let propagation = inner("bind_options").text("propagation");
+            if !propagation.is_empty() {
+                mount.bind_options = Some(MountBindOptions {
+                    propagation: Some(propagation_of(&propagation)?),
+                    ..MountBindOptions::default()
+                });
+            }
+        }
+        "tmpfs" => {
+            mount.typ = Some(MountType::TMPFS);
+            let wanted = inner("tmpfs_options");
+            let (size_bytes, mode) = (wanted.number("size"), wanted.number("mode"));
+            mount.tmpfs_options =
+                Some(MountTmpfsOptions { size_bytes, mode, ..MountTmpfsOptions::default() });
+        }
+        other => return Err(format!("invalid mount type {other:?}")),
+    }
+    Ok(mount)
+}
+
+fn propagation_of(text: &str) -> Result<MountBindOptionsPropagationEnum, String> {
+    text.parse().map_err(|_| format!("invalid propagation mode {text:?}"))
+}
+
+fn volume_options(options: &DockerOptions, block: &Map<String, Value>) -> Result<MountVolumeOptions, String> {
+    let labels: HashMap<String, String> = block.pairs("labels").into_iter().collect();
+    let driver = block.blocks("driver_config").into_iter().next();
+    let driver = driver.map(|driver| {
+        let options: HashMap<String, String> = driver.pairs("options").into_iter().collect();
+        MountVolumeOptionsDriverConfig {
+            name: non_empty(driver.text("name")),
+            options: Some(options).filter(|options| !options.is_empty()),
+        }
+    });
+    // Options of a driver can name any directory of the host.
+    if let Some(config) = driver.as_ref().filter(|_| !options.volumes_enabled) {
+        let name = config.name.as_deref().unwrap_or("local");
+        return Err(format!("volumes are not enabled; cannot use volume driver {name:?}"));
+    }
+    Ok(MountVolumeOptions {
+        no_copy: block.contains_key("no_copy").then(|| block.switch("no_copy")),
+        labels: Some(labels).filter(|labels| !labels.is_empty()),
+        driver_config: driver,
+        ..MountVolumeOptions::default()
+    })
 }
 
 fn volume_mount(volume: &crate::drivers::Mount) -> Mount {
@@ -430,25 +440,118 @@ fn devices(config: &Map<String, Value>) -> Vec<DeviceMapping> {
 }
 
 /// Docker's own log is only a buffer from which ours is written; its size decides how long the agent may be away.
-fn log_config(config: &Map<String, Value>) -> HostConfigLogConfig {
+fn log_config(options: &DockerOptions, config: &Map<String, Value>) -> HostConfigLogConfig {
     let block = config.blocks("logging").into_iter().next().unwrap_or_default();
     let kind = non_empty(block.text("type")).or_else(|| non_empty(block.text("driver")));
-    let mut settings: HashMap<String, String> = block.pairs("config").into_iter().collect();
+    let settings: HashMap<String, String> = block.pairs("config").into_iter().collect();
     if kind.is_none() && settings.is_empty() {
-        settings =
-            [("max-file", "2"), ("max-size", "2m")].map(|(name, value)| (name.into(), value.into())).into();
+        return HostConfigLogConfig {
+            typ: non_empty(options.logging.kind.clone()),
+            config: Some(options.logging.config.clone().into_iter().collect()),
+        };
     }
-    HostConfigLogConfig { typ: kind.or_else(|| Some("json-file".to_owned())), config: Some(settings) }
+    HostConfigLogConfig {
+        typ: kind.or_else(|| non_empty(options.logging.kind.clone())),
+        config: Some(settings),
+    }
+}
+
+/// What Docker would grant and the agent does not, besides what the task wants dropped.
+fn dropped_capabilities(options: &DockerOptions, add: &[String], mut drop: Vec<String>) -> Vec<String> {
+    let added = |name: &str| add.iter().any(|one| one == name || one == "all");
+    let allowed = |name: &str| {
+        let listed = options.allowed_capabilities.iter().any(|one| one == name || one == "all");
+        // Even where it may be had, it must be asked for.
+        listed && name != NET_RAW
+    };
+    if drop.iter().any(|name| name == "all") {
+        return drop;
+    }
+    for name in DOCKER_CAPABILITIES {
+        if !allowed(name) && !added(name) && !drop.iter().any(|one| one == name) {
+            drop.push((*name).to_owned());
+        }
+    }
+    drop
+}
+
+/// Labels that the agent is configured to set, by patterns with `*`.
+fn extra_labels(options: &DockerOptions, task: &TaskConfig) -> Vec<(String, String)> {
+    let known = [
+        ("job_name", &task.job_name),
+        ("job_id", &task.job),
+        ("parent_job_id", &task.parent_job),
+        ("task_group_name", &task.group),
+        ("task_name", &task.id.task),
+        ("namespace", &task.namespace),
+        ("node_name", &task.node_name),
+        ("node_id", &task.node_id),
+    ];
+    let wanted = |name: &str| options.extra_labels.iter().any(|pattern| matches_pattern(pattern, name));
+    let chosen = known.into_iter().filter(|(name, value)| wanted(name) && !value.is_empty());
+    chosen.map(|(name, value)| (format!("{LABEL_PREFIX}{name}"), value.clone())).collect()
+}
+
+fn matches_pattern(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => {
+            let ends = name.strip_prefix(start).map(|left| (0..=left.len()).map(move |at| &left[at..]));
+            ends.into_iter().flatten().any(|left| matches_pattern(rest, left))
+        }
+    }
+}
+
+fn healthcheck(config: &Map<String, Value>) -> Option<HealthConfig> {
+    let block = config.blocks("healthchecks").into_iter().next()?;
+    let none = || HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() };
+    block.switch("disable").then(none)
+}
+
+fn isolation(config: &Map<String, Value>) -> Option<HostConfigIsolationEnum> {
+    match config.text("isolation").as_str() {
+        "hyperv" => Some(HostConfigIsolationEnum::HYPERV),
+        "process" => Some(HostConfigIsolationEnum::PROCESS),
+        "default" => Some(HostConfigIsolationEnum::DEFAULT),
+        _ => None,
+    }
+}
+
+fn volume_driver(options: &DockerOptions, config: &Map<String, Value>) -> Result<Option<String>, String> {
+    let driver = config.text("volume_driver");
+    if !driver.is_empty() && !options.volumes_enabled {
+        return Err(format!("volumes are not enabled; cannot use volume driver {driver:?}"));
+    }
+    Ok(non_empty(driver))
+}
+
+/// Addresses and aliases in the network that the container is to join; Docker refuses them where it has none to give.
+fn networking(config: &Map<String, Value>) -> Option<NetworkingConfig> {
+    let aliases = config.list("network_aliases");
+    let (ipv4, ipv6) = (config.text("ipv4_address"), config.text("ipv6_address"));
+    let mac = config.text("mac_address");
+    if aliases.is_empty() && ipv4.is_empty() && ipv6.is_empty() && mac.is_empty() {
+        return None;
+    }
+    let asked = config.text("network_mode");
+    let network = non_empty(asked).unwrap_or_else(|| "default".to_owned());
+    let addresses = EndpointIpamConfig {
+        ipv4_address: non_empty(ipv4),
+        ipv6_address: non_empty(ipv6),
+        ..EndpointIpamConfig::default()
+    };
+    let endpoint = EndpointSettings {
+        aliases: filled(aliases),
+        mac_address: non_empty(mac),
+        ipam_config: Some(addresses).filter(|one| one.ipv4_address.is_some() || one.ipv6_address.is_some()),
+        ..EndpointSettings::default()
+    };
+    Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network, endpoint)])) })
 }
 
 /// `soft[:hard]`.
-fn limit_of(name: &str, value: &str) -> Option<ResourcesUlimits> {
+pub(super) fn limit_of(name: &str, value: &str) -> Option<ResourcesUlimits> {
     let (soft, hard) = value.split_once(':').unwrap_or((value, value));
     let (soft, hard) = (soft.parse().ok()?, hard.parse().ok()?);
     Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) })
-}
-
-/// Is the path a socket of Docker?
-pub(super) fn socket_path(endpoint: &str) -> &Path {
-    Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint))
 }

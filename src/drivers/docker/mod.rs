@@ -1,17 +1,28 @@
 //! `docker`: containers, through Docker's own API.
 
+mod archive;
+mod auth;
+mod check;
 mod config;
+mod dangling;
+mod images;
 mod logs;
 mod network;
+mod options;
 mod pause;
 mod session;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::API_DEFAULT_VERSION;
+use bollard::BollardRequest;
 use bollard::Docker as Client;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
@@ -20,7 +31,6 @@ use bollard::exec::StartExecResults;
 use bollard::models::ContainerInspectResponse;
 use bollard::models::ContainerStatsResponse;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
-use bollard::query_parameters::CreateImageOptionsBuilder;
 use bollard::query_parameters::InspectContainerOptions;
 use bollard::query_parameters::KillContainerOptionsBuilder;
 use bollard::query_parameters::RemoveContainerOptionsBuilder;
@@ -34,13 +44,21 @@ use serde::Serialize;
 use serde_json::Map;
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::id::AllocId;
 use crate::model::node::DriverInfo;
 
 use self::config::ALLOC_LABEL;
 use self::config::RUN_LABEL;
+use self::dangling::Known;
+use self::images::Held;
+use self::images::Images;
+use self::images::Pull;
 use self::logs::Follower;
+pub use self::options::DockerOptions;
+pub use self::options::GcOptions;
+pub use self::options::Logging;
 use super::Driver;
 use super::DriverError;
 use super::ExitStatus;
@@ -68,44 +86,21 @@ const LOG_LIMIT: Duration = Duration::from_secs(5);
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 /// Between tries to reach a Docker that went away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Before a container whose name is taken is created again; doubled every time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_OUTPUT: usize = 1 << 20;
-
-/// What the agent's configuration says about Docker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DockerOptions {
-    /// `unix:///var/run/docker.sock`.
-    pub endpoint: String,
-    /// May tasks mount directories of the host?
-    pub volumes_enabled: bool,
-    pub allow_privileged: bool,
-    /// Names without `CAP_`, lower case.
-    pub allowed_capabilities: Vec<String>,
-    pub pids_limit: Option<u32>,
-    /// MHz of the whole machine, of which `cpu_hard_limit` is a share; 0 if unknown.
-    pub total_mhz: i64,
-}
-
-impl Default for DockerOptions {
-    fn default() -> Self {
-        Self {
-            endpoint: "unix:///var/run/docker.sock".to_owned(),
-            volumes_enabled: false,
-            allow_privileged: false,
-            allowed_capabilities: super::exec::DEFAULT_CAPABILITIES
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect(),
-            pids_limit: None,
-            total_mhz: 0,
-        }
-    }
-}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Docker {
     options: DockerOptions,
     followers: Mutex<BTreeMap<TaskId, JoinHandle<()>>>,
+    images: Images,
+    /// Containers that tasks know.
+    known: Known,
+    /// Docker has answered before: when it does not any more, it is ill and not absent.
+    seen: AtomicBool,
+    sweeper: OnceLock<AbortOnDropHandle<()>>,
     /// Held while the container is made that holds a namespace.
     holding: tokio::sync::Mutex<()>,
 }
@@ -114,10 +109,15 @@ pub struct Docker {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct State {
     container: String,
+    #[serde(default)]
+    image: Held,
     kill_signal: String,
     logs: Option<LogFiles>,
     /// Where the log position is stored.
     position_file: PathBuf,
+    /// Tell the address of IPv6 instead of the other.
+    #[serde(default)]
+    prefer_ipv6: bool,
 }
 
 fn state_of(handle: &TaskHandle) -> Result<State, DriverError> {
@@ -159,12 +159,19 @@ impl Drop for Docker {
 impl Docker {
     /// Contacts nobody yet.
     pub fn new(options: DockerOptions) -> Self {
-        Self { options, followers: Mutex::default(), holding: tokio::sync::Mutex::default() }
+        Self {
+            options,
+            followers: Mutex::default(),
+            images: Images::default(),
+            known: Known::default(),
+            seen: AtomicBool::new(false),
+            sweeper: OnceLock::new(),
+            holding: tokio::sync::Mutex::default(),
+        }
     }
 
     fn client(&self) -> Result<Client, DriverError> {
-        let path = config::socket_path(&self.options.endpoint).display().to_string();
-        Client::connect_with_unix(&path, REQUEST_LIMIT, API_DEFAULT_VERSION)
+        connect(&self.options.endpoint, REQUEST_LIMIT)
             .map_err(|error| DriverError::Recoverable(format!("Failed to connect to docker daemon: {error}")))
     }
 
@@ -175,82 +182,173 @@ impl Docker {
             .map_err(recoverable)
     }
 
-    /// Makes the image available.
-    async fn image(&self, task: &TaskConfig, progress: &Progress) -> Result<(), DriverError> {
+    /// Makes the image available and keeps it from being removed.
+    async fn image(&self, task: &TaskConfig, progress: &Progress) -> Result<Held, DriverError> {
         let client = self.client()?;
         let image = config::image_of(&task.config);
-        let present = match client.inspect_image(&image).await {
-            Ok(_) => true,
-            Err(error) if status(&error) == Some(404) => false,
+        let unreachable = |error: Error| {
+            DriverError::Recoverable(format!("Failed to connect to docker daemon: {}", words(&error)))
+        };
+        let archive = task.config.text("load");
+        let must_fetch = !archive.is_empty() || config::must_pull(&task.config);
+        if !must_fetch {
+            let present = self.images.hold(&client, &image, &task.id, |_| false).await;
+            if let Some(held) = present.map_err(unreachable)? {
+                return Ok(held);
+            }
+        }
+        // What turns out to have been there already was not fetched for this task.
+        let before = client.inspect_image(&image).await.ok().and_then(|found| found.id);
+        if archive.is_empty() {
+            self.pull(&image, task, progress).await?;
+        } else {
+            archive::load(&client, &task.dirs, &archive).await.map_err(DriverError::Recoverable)?;
+        }
+        let is_new = |id: &str| before.as_deref() != Some(id);
+        let found = self.images.hold(&client, &image, &task.id, is_new).await.map_err(unreachable)?;
+        let from = if archive.is_empty() { image.clone() } else { archive };
+        found.ok_or_else(|| {
+            DriverError::Recoverable(format!("Failed to find image {image:?} after {from:?} was fetched"))
+        })
+    }
+
+    async fn pull(&self, image: &str, task: &TaskConfig, progress: &Progress) -> Result<(), DriverError> {
+        let credentials = match auth::find(&self.options, &task.config, image).await {
+            Ok(found) => found,
+            Err(error) if task.config.switch("auth_soft_fail") => {
+                tracing::warn!(%image, %error, "pulling without credentials");
+                None
+            }
             Err(error) => {
-                return Err(DriverError::Recoverable(format!(
-                    "Failed to connect to docker daemon: {}",
-                    words(&error)
-                )));
+                let text = format!("Failed to find docker auth for repo {image:?}: {error}");
+                return Err(DriverError::Recoverable(text));
             }
         };
-        if present && !task.config.switch("force_pull") {
-            return Ok(());
-        }
         progress("Downloading image");
         let wanted = crate::model::time::Span::parse(&task.config.text("image_pull_timeout")).ok();
         let limit = wanted.map(|span| span.to_std()).filter(|limit| !limit.is_zero()).unwrap_or(PULL_LIMIT);
-        let pulled = tokio::time::timeout(limit, self.pull(&client, &image, task)).await;
-        let why = match pulled {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(why)) => why,
-            Err(_) => format!("timed out after {limit:?}"),
+        let client = connect(&self.options.endpoint, limit.as_secs() + 1).map_err(|error| {
+            DriverError::Recoverable(format!("Failed to connect to docker daemon: {error}"))
+        })?;
+        let pull = Pull {
+            client,
+            image: image.to_owned(),
+            credentials,
+            activity_limit: self.options.pull_activity_timeout,
         };
-        Err(DriverError::Recoverable(format!("Failed to pull `{image}`: {why}")))
-    }
-
-    async fn pull(&self, client: &Client, image: &str, task: &TaskConfig) -> Result<(), String> {
-        let options = CreateImageOptionsBuilder::default().from_image(image).build();
-        let credentials = config::credentials(&task.config);
-        let mut stream = Box::pin(client.create_image(Some(options), None, credentials));
-        while let Some(step) = stream.next().await {
-            let step = step.map_err(|error| words(&error))?;
-            if let Some(error) = step.error_detail {
-                return Err(error.message.unwrap_or_default());
-            }
-        }
-        Ok(())
+        self.images.pull(pull, limit, progress).await.map_err(|why| {
+            let text = format!("Failed to pull `{image}`: {why}");
+            // A name that the registry does not have will not appear by asking again.
+            let hopeless = why.find("Error: image ").is_some_and(|at| why[at..].contains(" not found"));
+            if hopeless { DriverError::Fatal(text) } else { DriverError::Recoverable(text) }
+        })
     }
 
     /// Creates the container, or finds the one that an agent made for this very run before it died.
-    async fn create(&self, task: &TaskConfig) -> Result<String, DriverError> {
+    async fn create(&self, task: &TaskConfig, image_id: &str) -> Result<String, DriverError> {
         let client = self.client()?;
         let name = config::container_name(task);
-        let mut body = config::container(&self.options, task).map_err(DriverError::Fatal)?;
+        let image = config::image_of(&task.config);
+        let mut body = config::container(&self.options, task).map_err(|why| {
+            DriverError::Recoverable(format!(
+                "Failed to create container configuration for image {image:?} ({image_id:?}): {why}"
+            ))
+        })?;
         network::adapt(&mut body, task)?;
-        for attempt in 0..2 {
+        let own = task.config.number("container_exists_attempts").and_then(|own| u32::try_from(own).ok());
+        let attempts = own.unwrap_or(self.options.container_exists_attempts).max(1);
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..attempts {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             let error = match client.create_container(Some(options), body.clone()).await {
                 Ok(created) => return Ok(created.id),
                 Err(error) => error,
             };
-            if status(&error) != Some(409) || attempt > 0 {
-                let image = config::image_of(&task.config);
-                let text = format!(
-                    "Failed to create container configuration for image {image:?}: {}",
-                    words(&error)
-                );
+            if status(&error) != Some(409) {
+                let text = format!("Failed to create container: {}", words(&error));
                 return Err(DriverError::Recoverable(text));
             }
-            // The name is taken, by this run or by an earlier one.
-            let found = self.inspect(&name).await?;
-            let label = |key: &str| found.config.as_ref()?.labels.as_ref()?.get(key).cloned();
-            let running = found.state.as_ref().and_then(|state| state.running) == Some(true);
-            let same = label(RUN_LABEL) == Some(task.id.run.to_string());
-            if label(ALLOC_LABEL).is_none() {
-                return Err(DriverError::Fatal(format!("a container named {name} exists that is not ours")));
+            if let Some(id) = self.take_over(&name, task).await? {
+                return Ok(id);
             }
-            if running && same {
-                return Ok(found.id.unwrap_or(name));
-            }
-            self.discard(&name).await?;
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
-        Err(DriverError::Recoverable(format!("container {name} cannot be created")))
+        Err(DriverError::Recoverable(format!(
+            "Failed to create container: its name {name} is still taken after {attempts} attempts"
+        )))
+    }
+
+    /// The name is taken: by this run, which goes on, or by an earlier one, which is removed.
+    async fn take_over(&self, name: &str, task: &TaskConfig) -> Result<Option<String>, DriverError> {
+        let found = match self.inspect(name).await {
+            Err(DriverError::NotFound) => return Ok(None),
+            found => found?,
+        };
+        let label = |key: &str| found.config.as_ref()?.labels.as_ref()?.get(key).cloned();
+        let running = found.state.as_ref().and_then(|state| state.running) == Some(true);
+        let same = label(RUN_LABEL) == Some(task.id.run.to_string());
+        if label(ALLOC_LABEL).is_none() {
+            return Err(DriverError::Fatal(format!("a container named {name} exists that is not ours")));
+        }
+        if running && same {
+            return Ok(Some(found.id.unwrap_or_else(|| name.to_owned())));
+        }
+        self.discard(name).await.map(|()| None)
+    }
+
+    async fn run(&self, task: &TaskConfig, image: &Held) -> Result<(TaskHandle, Started), DriverError> {
+        self.hold_network(task).await?;
+        let container = self.create(task, &image.id).await?;
+        self.known.lock().insert(container.clone());
+        if let Err(error) = self.client()?.start_container(&container, None::<StartContainerOptions>).await {
+            let _ = self.discard(&container).await;
+            self.known.lock().remove(&container);
+            let text = format!("Failed to start container {container}: {}", words(&error));
+            return Err(match status(&error) {
+                Some(_) => DriverError::Fatal(text),
+                None => DriverError::Recoverable(text),
+            });
+        }
+        if let Err(error) = self.check_network(task, &container).await {
+            let _ = self.discard(&container).await;
+            self.known.lock().remove(&container);
+            return Err(error);
+        }
+        let collected = !self.options.disable_log_collection;
+        let state = State {
+            logs: LogFiles::new(&task.dirs.logs, &task.id.task, &task.logs).filter(|_| collected),
+            position_file: task.dirs.private.join(format!("{}.logs", task.id.run)),
+            kill_signal: task.kill_signal.clone(),
+            image: image.clone(),
+            prefer_ipv6: task.config.switch("advertise_ipv6_address"),
+            container,
+        };
+        let value = serde_json::to_value(&state).map_err(|error| DriverError::Fatal(error.to_string()))?;
+        let handle = TaskHandle { driver: self.name().to_owned(), id: task.id.clone(), state: value };
+        self.follow(&handle, &state)?;
+        let found = self.inspect(&state.container).await?;
+        Ok((handle, own_network(&found, state.prefer_ipv6)))
+    }
+
+    fn release_image(&self, image: &str, task: &TaskId) {
+        let delay = Some(self.options.gc.image_delay).filter(|_| self.options.gc.image);
+        if let Ok(client) = self.client() {
+            self.images.release(client, image, task, delay);
+        }
+    }
+
+    /// Begins to look for containers that were left behind; once.
+    fn begin_sweeping(&self) {
+        if !self.options.gc.dangling || self.options.alloc_root.as_os_str().is_empty() {
+            return;
+        }
+        self.sweeper.get_or_init(|| {
+            let endpoint = self.options.endpoint.clone();
+            let connect = move || connect(&endpoint, REQUEST_LIMIT).ok();
+            let work = dangling::sweep(self.options.clone(), Known::clone(&self.known), connect);
+            AbortOnDropHandle::new(tokio::spawn(work))
+        });
     }
 
     async fn discard(&self, container: &str) -> Result<(), DriverError> {
@@ -356,11 +454,38 @@ fn usage(found: ContainerStatsResponse, pid: Option<i32>) -> TaskStats {
     }
 }
 
-/// The first address of the container's networks.
-fn address(found: &ContainerInspectResponse) -> Option<String> {
-    let networks = found.network_settings.as_ref()?.networks.as_ref()?;
-    let sorted: BTreeMap<_, _> = networks.iter().collect();
-    sorted.values().find_map(|network| network.ip_address.clone().filter(|ip| !ip.is_empty()))
+/// The first address of the container's networks. Others can reach it unless Docker hides it behind the host's.
+fn own_network(found: &ContainerInspectResponse, prefer_ipv6: bool) -> Started {
+    let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    let sorted: BTreeMap<_, _> = networks.into_iter().flatten().collect();
+    let given = |address: &Option<String>| address.clone().filter(|ip| !ip.is_empty());
+    let ipv6 =
+        || sorted.iter().find_map(|(name, network)| Some((name, given(&network.global_ipv6_address)?)));
+    let ipv4 = || sorted.iter().find_map(|(name, network)| Some((name, given(&network.ip_address)?)));
+    let chosen = if prefer_ipv6 { ipv6().or_else(ipv4) } else { ipv4() };
+    let Some((name, address)) = chosen else { return Started::default() };
+    let hidden = ["bridge", "nat"].contains(&name.as_str());
+    Started { address: Some(address), advertise: prefer_ipv6 || !hidden, ports: BTreeMap::new() }
+}
+
+/// A client of `unix://<path>` or `tcp://<host>:<port>`; contacts nobody yet. `limit`: for an answer to begin, seconds.
+fn connect(endpoint: &str, limit: u64) -> Result<Client, Error> {
+    let client = match endpoint.strip_prefix("unix://") {
+        None if endpoint.contains("://") => Client::connect_with_http(endpoint, limit, API_DEFAULT_VERSION)?,
+        path => Client::connect_with_unix(path.unwrap_or(endpoint), limit, API_DEFAULT_VERSION)?,
+    };
+    Ok(client.with_request_modifier(url_safe_credentials))
+}
+
+/// Docker reads the header with credentials in the alphabet for addresses; the client writes it in the other one.
+fn url_safe_credentials(mut request: BollardRequest) -> BollardRequest {
+    if let Some(value) = request.headers_mut().get_mut("x-registry-auth")
+        && let Ok(text) = value.to_str()
+        && let Ok(safe) = text.replace('+', "-").replace('/', "_").parse()
+    {
+        *value = safe;
+    }
+    request
 }
 
 #[async_trait]
@@ -374,7 +499,8 @@ impl Driver for Docker {
     }
 
     async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
-        if !config::socket_path(&self.options.endpoint).exists() {
+        let socket = self.options.endpoint.strip_prefix("unix://").map(Path::new);
+        if socket.is_some_and(|socket| !socket.exists()) {
             // Without Docker nothing of it can be left.
             return Ok(());
         }
@@ -384,8 +510,12 @@ impl Driver for Docker {
     async fn fingerprint(&self) -> DriverInfo {
         let asked = async { self.client().ok()?.info().await.ok() };
         let Ok(Some(info)) = tokio::time::timeout(ANSWER_LIMIT, asked).await else {
-            return super::undetected("Failed to connect to docker daemon");
+            let mut info = super::undetected("Failed to connect to docker daemon");
+            info.detected = self.seen.load(Ordering::Relaxed);
+            return info;
         };
+        self.seen.store(true, Ordering::Relaxed);
+        self.begin_sweeping();
         let mut attributes = BTreeMap::new();
         let mut set = |name: &str, value: String| attributes.insert(format!("driver.docker.{name}"), value);
         set("version", info.server_version.unwrap_or_default());
@@ -395,6 +525,9 @@ impl Driver for Docker {
         set("runtimes", runtimes.join(","));
         set("volumes.enabled", self.options.volumes_enabled.to_string());
         set("privileged.enabled", self.options.allow_privileged.to_string());
+        if let Some(limit) = self.options.pids_limit {
+            set("pids.limit", limit.to_string());
+        }
         let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
         if let Some(bridge) = interfaces.iter().find(|one| one.name == "docker0" && one.ip().is_ipv4()) {
             set("bridge_ip", bridge.ip().to_string());
@@ -407,7 +540,7 @@ impl Driver for Docker {
     }
 
     fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        config::validate(&self.options, config)
+        check::schema(config)
     }
 
     async fn start(
@@ -416,39 +549,26 @@ impl Driver for Docker {
         progress: Progress,
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&task.config))?;
-        self.image(task, &progress).await?;
-        self.hold_network(task).await?;
-        let container = self.create(task).await?;
-        if let Err(error) = self.client()?.start_container(&container, None::<StartContainerOptions>).await {
-            let _ = self.discard(&container).await;
-            let text = format!("Failed to start container {container}: {}", words(&error));
-            return Err(match status(&error) {
-                Some(_) => DriverError::Fatal(text),
-                None => DriverError::Recoverable(text),
-            });
+        if !task.config.text("cpuset_cpus").is_empty() {
+            progress("cpuset_cpus is ignored: cores are given by resources.cores");
         }
-        if let Err(error) = self.check_network(task, &container).await {
-            let _ = self.discard(&container).await;
-            return Err(error);
+        let image = self.image(task, &progress).await?;
+        let result = self.run(task, &image).await;
+        if result.is_err() {
+            self.release_image(&image.id, &task.id);
         }
-        let state = State {
-            logs: LogFiles::new(&task.dirs.logs, &task.id.task, &task.logs),
-            position_file: task.dirs.private.join(format!("{}.logs", task.id.run)),
-            kill_signal: task.kill_signal.clone(),
-            container,
-        };
-        let value = serde_json::to_value(&state).map_err(|error| DriverError::Fatal(error.to_string()))?;
-        let handle = TaskHandle { driver: self.name().to_owned(), id: task.id.clone(), state: value };
-        self.follow(&handle, &state)?;
-        let found = self.inspect(&state.container).await?;
-        Ok((handle, Started { address: address(&found) }))
+        result
     }
 
     async fn recover(&self, handle: &TaskHandle) -> Result<Started, DriverError> {
         let state = state_of(handle)?;
         let found = self.inspect(&state.container).await?;
+        self.known.lock().insert(state.container.clone());
+        if !state.image.id.is_empty() {
+            self.images.hold_again(&state.image, &handle.id);
+        }
         self.follow(handle, &state)?;
-        Ok(Started { address: address(&found) })
+        Ok(own_network(&found, state.prefer_ipv6))
     }
 
     async fn wait(&self, handle: &TaskHandle) -> Result<ExitStatus, DriverError> {
@@ -498,7 +618,14 @@ impl Driver for Docker {
 
     async fn remove(&self, handle: &TaskHandle) -> Result<(), DriverError> {
         let state = state_of(handle)?;
-        self.discard(&state.container).await?;
+        if self.options.gc.container {
+            self.discard(&state.container).await?;
+            self.known.lock().remove(&state.container);
+        } else {
+            // It stays for whoever wants to look at it, but never runs on.
+            self.kill(&state.container, "SIGKILL").await?;
+        }
+        self.release_image(&state.image.id, &handle.id);
         self.finish_logs(&handle.id).await;
         let _ = std::fs::remove_file(&state.position_file);
         Ok(())

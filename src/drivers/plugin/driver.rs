@@ -23,6 +23,8 @@ use crate::drivers::Started;
 use crate::drivers::TaskConfig;
 use crate::drivers::TaskHandle;
 use crate::drivers::TaskStats;
+use crate::drivers::session::ExecRequest;
+use crate::drivers::session::ExecSession;
 use crate::drivers::supervisor::Supervisor;
 use crate::model::node::DriverInfo;
 
@@ -31,10 +33,16 @@ use super::keeper::Live;
 use super::output::Output;
 use super::output::nowhere;
 use super::proto::hashicorp::nomad::plugins::drivers::proto;
+use super::proto::hashicorp::nomad::plugins::drivers::proto::cpu_usage::Fields as CpuFields;
 use super::proto::hashicorp::nomad::plugins::drivers::proto::driver_capabilities::FsIsolation;
+use super::proto::hashicorp::nomad::plugins::drivers::proto::driver_capabilities::MountConfigs;
+use super::proto::hashicorp::nomad::plugins::drivers::proto::memory_usage::Fields as MemoryFields;
+use super::proto::hashicorp::nomad::plugins::drivers::proto::network_isolation_spec::Mode;
 use super::proto::hashicorp::nomad::plugins::drivers::proto::start_task_response;
 use super::schema;
+use super::session;
 use super::task;
+use super::task::Own;
 use super::types;
 
 /// How long a call waits for a plugin that is being started anew.
@@ -166,6 +174,16 @@ impl PluginDriver {
         }
     }
 
+    /// A run of the plugin that can run commands inside the task.
+    async fn executing(&self, handle: &TaskHandle) -> Result<(State, Arc<Live>), DriverError> {
+        if !self.keeper.about().capabilities.exec {
+            return Err(DriverError::Fatal(format!("driver {} does not support exec", self.name)));
+        }
+        let state = State::of(handle)?;
+        let live = self.knowing(&state).await?;
+        Ok((state, live))
+    }
+
     async fn start_task(&self, task: proto::TaskConfig) -> Result<proto::StartTaskResponse, DriverError> {
         let live = self.live().await?;
         let id = task.id.clone();
@@ -184,8 +202,13 @@ impl PluginDriver {
 }
 
 fn started(network: Option<proto::NetworkOverride>) -> Started {
-    let address = network.map(|network| network.addr).filter(|address| !address.is_empty());
-    Started { address }
+    let Some(network) = network else { return Started::default() };
+    let ports = network.port_map.into_iter();
+    Started {
+        address: Some(network.addr).filter(|address| !address.is_empty()),
+        advertise: network.auto_advertise,
+        ports: ports.filter_map(|(label, port)| Some((label, u16::try_from(port).ok()?))).collect(),
+    }
 }
 
 #[async_trait]
@@ -197,6 +220,14 @@ impl Driver for PluginDriver {
     fn own_root(&self) -> bool {
         let isolation = self.keeper.about().capabilities.fs_isolation();
         matches!(isolation, FsIsolation::Chroot | FsIsolation::Image)
+    }
+
+    fn mounts_volumes(&self) -> bool {
+        self.keeper.about().capabilities.mount_configs() == MountConfigs::AnyMounts
+    }
+
+    fn joins_networks(&self) -> bool {
+        self.keeper.about().capabilities.network_isolation_modes().any(|mode| mode == Mode::Group)
     }
 
     async fn fingerprint(&self) -> DriverInfo {
@@ -229,7 +260,8 @@ impl Driver for PluginDriver {
         let output = if wanted { Output::begin(&self.supervisor, config).await? } else { None };
         let nowhere = nowhere();
         let (stdout, stderr) = output.as_ref().map_or((&*nowhere, &*nowhere), Output::paths);
-        let task = task::describe(config, types::encode(&options), stdout, stderr);
+        let options = types::encode(&options);
+        let task = task::describe(config, Own { options, stdout, stderr, own_root: self.own_root() });
         self.keeper.listen(&id, progress);
         match self.start_task(task).await {
             Ok(answer) => {
@@ -357,11 +389,7 @@ impl Driver for PluginDriver {
         command: &[String],
         timeout: Duration,
     ) -> Result<(i32, Vec<u8>), DriverError> {
-        if !self.keeper.about().capabilities.exec {
-            return Err(DriverError::Fatal(format!("driver {} does not support exec", self.name)));
-        }
-        let state = State::of(handle)?;
-        let live = self.knowing(&state).await?;
+        let (state, live) = self.executing(handle).await?;
         let request = proto::ExecTaskRequest {
             task_id: state.id,
             command: command.to_vec(),
@@ -373,6 +401,11 @@ impl Driver for PluginDriver {
         output.extend(answer.stderr);
         Ok((answer.result.unwrap_or_default().exit_code, output))
     }
+
+    async fn session(&self, handle: &TaskHandle, request: &ExecRequest) -> Result<ExecSession, DriverError> {
+        let (state, live) = self.executing(handle).await?;
+        session::open(live.driver.clone(), &state.id, request).await.map_err(|status| self.failed(&status))
+    }
 }
 
 fn exit_status(result: proto::ExitResult, error: String) -> ExitStatus {
@@ -382,9 +415,22 @@ fn exit_status(result: proto::ExitResult, error: String) -> ExitStatus {
 
 fn read_stats(stats: &proto::TaskStats) -> TaskStats {
     let pids: Vec<i32> = stats.resource_usage_by_pid.keys().filter_map(|pid| pid.parse().ok()).collect();
-    let memory = stats.agg_resource_usage.as_ref().and_then(|usage| usage.memory.as_ref());
-    let rss_bytes = memory.map_or(0, |memory| if memory.rss > 0 { memory.rss } else { memory.usage });
-    TaskStats { rss_bytes, ..of_kernel(pids) }
+    let usage = stats.agg_resource_usage.clone().unwrap_or_default();
+    let (memory, cpu) = (usage.memory.unwrap_or_default(), usage.cpu.unwrap_or_default());
+    let bytes = |field, value| memory.measured_fields().any(|measured| measured == field).then_some(value);
+    let times = |field, value| cpu.measured_fields().any(|measured| measured == field).then_some(value);
+    TaskStats {
+        throttled_periods: times(CpuFields::ThrottledPeriods, cpu.throttled_periods),
+        throttled_ns: times(CpuFields::ThrottledTime, cpu.throttled_time),
+        rss_bytes: if memory.rss > 0 { memory.rss } else { memory.usage },
+        cache_bytes: bytes(MemoryFields::Cache, memory.cache),
+        swap_bytes: bytes(MemoryFields::Swap, memory.swap),
+        usage_bytes: bytes(MemoryFields::Usage, memory.usage),
+        max_usage_bytes: bytes(MemoryFields::MaxUsage, memory.max_usage),
+        kernel_bytes: bytes(MemoryFields::KernelUsage, memory.kernel_usage),
+        max_kernel_bytes: bytes(MemoryFields::KernelMaxUsage, memory.kernel_max_usage),
+        ..of_kernel(pids)
+    }
 }
 
 /// The protocol has shares of the moment only; the time since the start is the kernel's to tell.

@@ -7,6 +7,7 @@ mod keeper;
 mod launch;
 mod output;
 mod schema;
+mod session;
 mod task;
 mod types;
 
@@ -17,6 +18,7 @@ pub mod proto {
 }
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -88,11 +90,15 @@ pub async fn discover(options: &PluginOptions) -> Drivers {
     for (file, driver) in join_all(starts).await {
         let name = driver.name().to_owned();
         fresh_names.insert(file.clone(), name.clone());
-        if drivers.contains_key(&name) {
-            tracing::error!(plugin = %file, driver = %name, "another plugin is this driver already; this one is left out");
-            driver.close().await;
-        } else {
-            drivers.insert(name, driver);
+        match drivers.entry(name) {
+            Entry::Vacant(place) => {
+                place.insert(driver);
+            }
+            Entry::Occupied(taken) => {
+                let name = taken.key();
+                tracing::error!(plugin = %file, driver = %name, "left out: another plugin is this driver already");
+                driver.close().await;
+            }
         }
     }
     if fresh_names != names

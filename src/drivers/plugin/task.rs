@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::drivers::Propagation;
 use crate::drivers::TaskConfig;
 use crate::drivers::TaskId;
 use crate::model::network::Network;
@@ -17,24 +18,38 @@ pub fn id_of(id: &TaskId) -> String {
     format!("{}/{}/{:08x}", id.alloc, id.task, id.run)
 }
 
-/// The whole task; output goes to the two paths.
-pub fn describe(config: &TaskConfig, options: Vec<u8>, stdout: &Path, stderr: &Path) -> proto::TaskConfig {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
+/// What only the driver knows of a task.
+pub struct Own<'a> {
+    /// The options of the job file, encoded.
+    pub options: Vec<u8>,
+    /// Where output goes.
+    pub stdout: &'a Path,
+    pub stderr: &'a Path,
+    /// The task has a root directory of its own.
+    pub own_root: bool,
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The whole task.
+pub fn describe(config: &TaskConfig, own: Own<'_>) -> proto::TaskConfig {
     let variable = |name: &str| config.env.get(name).cloned().unwrap_or_default();
     proto::TaskConfig {
         id: id_of(&config.id),
         name: config.id.task.clone(),
-        msgpack_driver_config: options,
+        msgpack_driver_config: own.options,
         env: config.env.clone(),
         // Variables and nodes of devices are granted by device plugins, which do not exist here.
         device_env: [].into(),
         resources: Some(resources(config)),
-        mounts: Vec::new(),
+        mounts: mounts(config, own.own_root),
         devices: Vec::new(),
         user: config.user.clone(),
         alloc_dir: text(&config.dirs.alloc),
-        stdout_path: text(stdout),
-        stderr_path: text(stderr),
+        stdout_path: text(own.stdout),
+        stderr_path: text(own.stderr),
         task_group_name: config.group.clone(),
         job_name: config.job.clone(),
         alloc_id: config.id.alloc.to_string(),
@@ -49,6 +64,34 @@ pub fn describe(config: &TaskConfig, options: Vec<u8>, stdout: &Path, stderr: &P
         node_name: config.node_name.clone(),
         node_id: String::new(),
         parent_job_id: variable("NOMAD_JOB_PARENT_ID"),
+    }
+}
+
+/// Volumes, and the files that say who is who in the task's network.
+fn mounts(config: &TaskConfig, own_root: bool) -> Vec<proto::Mount> {
+    let volumes = config.mounts.iter().map(|mount| proto::Mount {
+        task_path: text(&mount.to),
+        host_path: text(&mount.from),
+        readonly: mount.read_only,
+        propagation_mode: propagation(mount.propagation).to_owned(),
+        selinux_label: mount.selinux_label.clone(),
+    });
+    // Without a root of its own a task would have them in the place of the host's.
+    let files = config.network_files.places().filter(|_| own_root).map(|(file, place)| proto::Mount {
+        task_path: place.to_owned(),
+        host_path: text(file),
+        readonly: true,
+        propagation_mode: propagation(Propagation::Private).to_owned(),
+        selinux_label: String::new(),
+    });
+    volumes.chain(files).collect()
+}
+
+fn propagation(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Private => "private",
+        Propagation::HostToTask => "host-to-task",
+        Propagation::Bidirectional => "bidirectional",
     }
 }
 

@@ -8,10 +8,15 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::fcntl::OpenHow;
+use nix::fcntl::ResolveFlag;
+use nix::fcntl::openat2;
 use nix::sched::CloneFlags;
 use nix::sched::setns;
 use nix::sys::prctl;
@@ -127,14 +132,28 @@ fn reset_signals() {
 fn find_program(command: &CommandSpec) -> Result<std::path::PathBuf, String> {
     let found = command.candidates.iter().find(|path| path.is_file());
     let path = found.ok_or_else(|| command.not_found.clone())?;
-    // Downloaded programs often lack the bit; host files are not writable from here and have it.
-    if !command.leave_mode
-        && let Ok(metadata) = path.metadata()
-        && metadata.permissions().mode() & 0o111 == 0
-    {
-        let _ = fs::set_permissions(path, fs::Permissions::from_mode(metadata.permissions().mode() | 0o555));
+    if let Some(own) = &command.own {
+        // Downloaded programs often lack the bit. If it cannot be set, executing says so.
+        let _ = make_executable(own, path);
     }
     Ok(path.clone())
+}
+
+/// Sets the bits of a file below `own`. Rights are not yet given up here, so what could be something else than the task's
+/// own file is left alone: whatever is behind a link or a mount, or has another name elsewhere.
+fn make_executable(own: &Path, path: &Path) -> io::Result<()> {
+    let Ok(inside) = path.strip_prefix(own) else { return Ok(()) };
+    let dir = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(own)?;
+    let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    let file = fs::File::from(openat2(&dir, inside, how)?);
+    let metadata = file.metadata()?;
+    let mode = metadata.permissions().mode();
+    if metadata.is_file() && metadata.nlink() == 1 && mode & 0o111 == 0 {
+        file.set_permissions(fs::Permissions::from_mode(mode | 0o555))?;
+    }
+    Ok(())
 }
 
 fn give_up_rights(command: &CommandSpec) -> Result<(), String> {

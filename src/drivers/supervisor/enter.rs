@@ -64,7 +64,10 @@ fn run(mut spec: ExecSpec, connection: &UnixStream) -> Result<ExecReply, String>
     let deadline = Instant::now() + Duration::from_millis(spec.timeout_ms);
     let output = collect(from, connection, deadline);
     // Whoever still writes after the deadline, or after the agent has gone, is ended with its whole session.
-    let _ = killpg(pid, Signal::SIGKILL).ok().filter(|()| output.is_none());
+    if output.is_none() {
+        // It may have ended just now.
+        let _ = killpg(pid, Signal::SIGKILL);
+    }
     let code = exit_code(pid, deadline, output.is_none());
     match (output, code) {
         (Some(output), Some(code)) => Ok(ExecReply::Done { code, output }),

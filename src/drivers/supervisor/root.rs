@@ -81,8 +81,14 @@ pub(super) fn enter(isolation: &Isolation) -> Result<(), String> {
     }
     // Back out once more: only now can the old root be dropped for good.
     step("return", fchdir(&old_root).and_then(|()| chroot(".")).and_then(|()| fchdir(&new_root)))?;
-    step("pivot_root", pivot_root(".", "."))?;
-    step("drop the old root", umount2(".", MntFlags::MNT_DETACH))?;
+    if isolation.no_pivot_root {
+        // The old root cannot be dropped, but covered: nothing below it can be named any more.
+        step("cover the old root", mount(Some("."), "/", NONE, MsFlags::MS_MOVE, NONE))?;
+        step("chroot", chroot("."))?;
+    } else {
+        step("pivot_root", pivot_root(".", "."))?;
+        step("drop the old root", umount2(".", MntFlags::MNT_DETACH))?;
+    }
     step("chdir /", nix::unistd::chdir("/"))
 }
 
@@ -140,10 +146,9 @@ fn show(source: &File, bind: &Bind) -> Result<(), String> {
     if !bind.follows_host {
         step(&what, mount(NONE, &bind.to, NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE))?;
     }
-    if bind.read_only {
-        step(&what, make_read_only(&bind.to))?;
-    }
-    Ok(())
+    let read_only = if bind.read_only { READ_ONLY } else { 0 };
+    // Devices made in a directory that is shared must not open the machine's disks either.
+    step(&what, set_attributes(&bind.to, read_only | NO_SUID | NO_DEV, AT_RECURSIVE))
 }
 
 const READ_ONLY: u64 = 1;

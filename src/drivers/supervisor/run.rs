@@ -83,9 +83,7 @@ pub(super) fn supervise(mut spec: TaskSpec, connection: UnixStream) -> i32 {
     let status = task.run(&cgroups);
     let written = write_json(&exit_file(&prefix), &status);
     let _ = fs::remove_file(state_file(&prefix));
-    for dir in cgroups.dirs.values() {
-        let _ = fs::remove_dir(dir);
-    }
+    cgroups.clear();
     i32::from(written.is_err())
 }
 

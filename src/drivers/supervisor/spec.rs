@@ -58,13 +58,13 @@ pub struct CommandSpec {
     pub name: String,
     pub env: BTreeMap<String, String>,
     pub cwd: PathBuf,
+    /// Where files are the task's own: a program found in there is made executable.
+    #[serde(default)]
+    pub own: Option<PathBuf>,
     /// `None` keeps the agent's.
     pub user: Option<UserIds>,
     /// What the task may be allowed to do; `None` changes nothing.
     pub capabilities: Option<Capabilities>,
-    /// Do not make a file executable that is not.
-    #[serde(default)]
-    pub leave_mode: bool,
 }
 
 /// Capability numbers.
@@ -94,6 +94,9 @@ pub struct Isolation {
     pub hidden: Vec<PathBuf>,
     pub private_pids: bool,
     pub private_ipc: bool,
+    /// Cover the old root with the new one instead of exchanging them.
+    #[serde(default)]
+    pub no_pivot_root: bool,
 }
 
 /// A directory or file of the host shown inside. A missing source is skipped.

@@ -103,15 +103,19 @@ fn reverse(arguments: &[Value]) -> Answer {
     answer(list)
 }
 
-/// Longest list whose items are compared each with each.
+/// Different items of a list that are compared each with each: plain ones, and others.
 const COMPARED_MAX: usize = 10_000;
+const COMPARED_DEEP_MAX: usize = 300;
 
 fn uniq(arguments: &[Value]) -> Answer {
     let [list] = exactly("uniq", arguments)?;
     let mut kept: Vec<Value> = Vec::new();
-    for item in items("find uniq", list)? {
-        if kept.len() > COMPARED_MAX {
-            return Err(Failure::called(format_args!("more than {COMPARED_MAX} different items")));
+    let all = items("find uniq", list)?;
+    let plain = |item: &Value| !matches!(item, Value::List(_) | Value::Map(_) | Value::Struct(_));
+    let most = if all.iter().all(plain) { COMPARED_MAX } else { COMPARED_DEEP_MAX };
+    for item in all {
+        if kept.len() > most {
+            return Err(Failure::called(format_args!("more than {most} different items")));
         }
         if !kept.iter().any(|known| known.same(&item)) {
             kept.push(item);

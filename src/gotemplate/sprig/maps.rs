@@ -148,7 +148,8 @@ fn merged(function: &str, arguments: &[Value], over: bool) -> Answer {
     };
     let into = map(function, into)?;
     for other in others {
-        merge(&into, &*map(function, other)?, over, 0)?;
+        let other = map(function, other)?;
+        merge(&into, &other, over, 0)?;
     }
     Ok(Value::Map(into))
 }

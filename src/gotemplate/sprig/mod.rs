@@ -7,6 +7,8 @@ mod numbers;
 mod other;
 mod text;
 
+use std::cell::Cell;
+
 use chrono::DateTime;
 use chrono::Utc;
 
@@ -19,6 +21,9 @@ use super::time::Moment;
 use super::value::Value;
 pub use text::regex_replaced;
 pub use text::replaced;
+
+/// Host names that one rendering may look up.
+const LOOKUPS_MAX: usize = 20;
 
 /// Keys and certificates are secrets: made in a template they would change with every rendering, and end in a file.
 const NOT_BUILT: &[&str] = &[
@@ -50,6 +55,15 @@ pub fn add<'a>(
         functions
             .bind(*name, move |_| Err(Failure::called(format_args!("{name} is not available in Herder"))));
     }
+    let asked = Cell::new(0);
+    functions.bind("sprig_getHostByName", move |arguments| {
+        // Each of them may take seconds.
+        asked.set(asked.get() + 1);
+        if asked.get() > LOOKUPS_MAX {
+            return Err(Failure::called(format_args!("more than {LOOKUPS_MAX} names to look up")));
+        }
+        other::host_by_name(arguments)
+    });
     functions.bind("sprig_now", move |_| Ok(Moment::utc(now).value()));
     for (name, function) in dates::TABLE {
         functions.bind(*name, move |arguments| function(arguments, now));

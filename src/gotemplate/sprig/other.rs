@@ -52,7 +52,6 @@ pub(super) const TABLE: &[Row] = &[
     ("sprig_fail", |a| Err(Failure::Called(string(&exactly::<1>("fail", a)?[0])))),
     ("sprig_urlParse", url_parse),
     ("sprig_urlJoin", url_join),
-    ("sprig_getHostByName", host_by_name),
     ("sprig_semver", |a| {
         let text = text_of(&exactly::<1>("semver", a)?[0])?;
         match Version::parse(&text) {
@@ -230,7 +229,7 @@ fn url_join(arguments: &[Value]) -> Answer {
     answer(out)
 }
 
-fn host_by_name(arguments: &[Value]) -> Answer {
+pub(super) fn host_by_name(arguments: &[Value]) -> Answer {
     let [name] = exactly("getHostByName", arguments)?;
     let found = (text_of(name)?.as_ref(), 0).to_socket_addrs().ok().and_then(|mut found| found.next());
     answer(found.map(|address| address.ip().to_string()).unwrap_or_default())

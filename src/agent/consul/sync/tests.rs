@@ -2,11 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::agent::consul::ConsulOptions;
-
-#[path = "../../../../tests/support/consul.rs"]
-mod support;
-
-use support::Consul;
+use crate::agent::consul::fake::Consul;
 
 fn registry(consul: &Consul) -> Registry {
     let options = ConsulOptions { address: consul.address.clone(), ..ConsulOptions::default() };

@@ -66,6 +66,13 @@ pub(super) struct Bucket {
     version: Option<String>,
 }
 
+/// How much of all that is fetched has come.
+struct Receipt<'a, 'b> {
+    max: u64,
+    received: u64,
+    reporter: &'a mut Reporter<'b>,
+}
+
 /// What an address says.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
@@ -162,13 +169,13 @@ impl Bucket {
         max: u64,
         reporter: &mut Reporter<'_>,
     ) -> Result<(), Missed> {
-        let mut received = 0;
-        match self.save(&self.store, &self.path, file, max, &mut received, reporter).await {
+        let mut receipt = Receipt { max, received: 0, reporter };
+        match self.save(&self.store, &self.path, file, &mut receipt).await {
             Err(
                 object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
             ) if self.machine.is_some() => {
                 let Some(machine) = &self.machine else { return Ok(()) };
-                self.save(machine, &self.path, file, max, &mut received, reporter).await
+                self.save(machine, &self.path, file, &mut receipt).await
             }
             other => other,
         }
@@ -201,7 +208,7 @@ impl Bucket {
                 self.path.as_ref()
             )));
         }
-        let mut received = 0;
+        let mut receipt = Receipt { max, received: 0, reporter };
         for path in found {
             let below: std::path::PathBuf = match path.prefix_match(&self.path) {
                 Some(parts) => parts.map(|part| part.as_ref().to_owned()).collect(),
@@ -211,7 +218,7 @@ impl Bucket {
             let parent = below.parent().unwrap_or(std::path::Path::new(""));
             let at = into.create_all(parent, DIRECTORY_MODE).map_err(|error| Missed::io(&error))?;
             let mut file = at.temporary().map_err(|error| Missed::io(&error))?;
-            self.save(store, &path, &mut file.file, max, &mut received, reporter)
+            self.save(store, &path, &mut file.file, &mut receipt)
                 .await
                 .map_err(|error| Missed::from(error, &path))?;
             file.keep(&at, OsStr::new(name), Attributes::mode(FILE_MODE))
@@ -230,27 +237,26 @@ impl Bucket {
         store: &AmazonS3,
         path: &Path,
         file: &mut File,
-        max: u64,
-        received: &mut u64,
-        reporter: &mut Reporter<'_>,
+        receipt: &mut Receipt<'_, '_>,
     ) -> object_store::Result<()> {
         let failed =
             |source: std::io::Error| object_store::Error::Generic { store: "S3", source: source.into() };
         let version = self.version.clone().filter(|_| *path == self.path);
         let result = store.get_opts(path, GetOptions { version, ..GetOptions::default() }).await?;
-        let total = received.saturating_add(result.meta.size);
+        let max = receipt.max;
+        let total = receipt.received.saturating_add(result.meta.size);
         let too_large = || failed(std::io::Error::other(format!("download is larger than {max} bytes")));
         if total > max {
             return Err(too_large());
         }
         let mut body = result.into_stream();
         while let Some(chunk) = body.try_next().await? {
-            *received += chunk.len() as u64;
-            if *received > max {
+            receipt.received += chunk.len() as u64;
+            if receipt.received > max {
                 return Err(too_large());
             }
             file.write_all(&chunk).map_err(failed)?;
-            reporter.received(*received, Some(total));
+            receipt.reporter.received(receipt.received, Some(total));
         }
         file.rewind().map_err(failed)
     }

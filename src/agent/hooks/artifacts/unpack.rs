@@ -275,8 +275,7 @@ impl<'a> Unpacker<'a> {
     fn tar(&mut self, content: impl Read) -> Result<(), UnpackError> {
         let left = Rc::new(Cell::new(HEADERS_MAX));
         let mut archive = tar::Archive::new(Metered { inner: content, left: Rc::clone(&left) });
-        let mut entries = archive.entries()?;
-        while let Some(entry) = entries.next() {
+        for entry in archive.entries()? {
             let mut entry = entry?;
             if entry.size() > self.bytes {
                 return Err(UnpackError::TooLarge(self.limits.bytes));

@@ -51,6 +51,9 @@ pub(super) fn resolve(
         "" | "auto" if !custom.is_empty() => {
             Ok((custom.to_owned(), mapped.map_or_else(literal, |mapping| Ok(mapping.value))?))
         }
+        "" | "auto" if context.driver_advertises && context.driver_address.is_some() => {
+            resolve(context, "driver", "", label)
+        }
         "" | "auto" | "host" => match mapped {
             Some(mapping) => Ok((mapping.host_ip.to_owned(), mapping.value)),
             None if label.is_empty() && context.task_networks.len() == 1 => {
@@ -61,7 +64,10 @@ pub(super) fn resolve(
         "driver" => {
             let address = context.driver_address.clone();
             let address = address.ok_or("cannot use address_mode=\"driver\": no driver network exists")?;
-            Ok((address, mapped.map_or_else(literal, |mapping| Ok(mapping.inside()))?))
+            let to = mapped.as_ref().map(|mapping| mapping.to).filter(|to| *to > 0);
+            let chosen = context.driver_ports.get(label).map(|port| i64::from(*port));
+            let inside = to.or(chosen).or(mapped.map(|mapping| mapping.inside()));
+            Ok((address, inside.map_or_else(literal, Ok)?))
         }
         "alloc" | "alloc_ipv6" => {
             let status = context.network_status.as_ref();

@@ -88,6 +88,8 @@ fn context() -> ServiceContext {
         node_ip: "10.0.0.5".to_owned(),
         network_status: None,
         driver_address: None,
+        driver_advertises: false,
+        driver_ports: BTreeMap::new(),
         exec: Arc::new(FakeExec::default()),
         clock: TokioClock::starting_at(Time::from_secs(1_700_000_000)),
     }
@@ -275,6 +277,22 @@ async fn failures_in_a_row_are_a_warning_before_they_are_more() {
     assert_eq!(setup.manager.health().passing, 0, "the third failure is not");
 }
 
+#[test]
+fn a_driver_that_is_reached_itself_gives_address_and_port() {
+    let driver = |advertises, label: &str| {
+        let context = ServiceContext {
+            driver_address: Some("10.9.0.7".into()),
+            driver_advertises: advertises,
+            driver_ports: BTreeMap::from([("same".to_owned(), 6379)]),
+            ..context()
+        };
+        registration(&context, &service("web", label)).map(|found| (found.address, found.port)).unwrap()
+    };
+    assert_eq!(driver(false, "http"), ("10.0.0.5".into(), 23456));
+    assert_eq!(driver(true, "http"), ("10.9.0.7".into(), 80), "the port inside");
+    assert_eq!(driver(true, "same"), ("10.9.0.7".into(), 6379), "what the driver says");
+}
+
 fn consul_service() -> Service {
     let mut service = service("web", "http");
     service.provider = "consul".to_owned();
@@ -331,13 +349,9 @@ fn consul_is_given_the_service_and_its_checks() {
     assert_eq!(ids.len(), 4, "checks are told apart");
 }
 
-#[path = "../../../../tests/support/consul.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
-mod support;
-
 #[tokio::test]
 async fn consuls_word_decides_health_and_restarts() {
-    let fake = support::Consul::start();
+    let fake = crate::agent::consul::fake::Consul::start();
     let options = crate::agent::consul::ConsulOptions { address: fake.address.clone(), ..Default::default() };
     let client = crate::agent::consul::Client::new(options).unwrap();
     let registry = Registry::new(client, "agent".to_owned());

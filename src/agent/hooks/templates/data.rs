@@ -48,12 +48,14 @@ pub(super) const FUNCTIONS: &[(&str, Plain)] = &[
     // The piped map wins.
     ("mergeMap", |a| {
         let [other, subject] = exactly("mergeMap", a)?;
-        merged(&*map(other)?, &*map(subject)?, 0)
+        let (other, subject) = (map(other)?, map(subject)?);
+        merged(&other, &subject, 0)
     }),
     // The argument wins over the piped map.
     ("mergeMapWithOverride", |a| {
         let [other, subject] = exactly("mergeMapWithOverride", a)?;
-        merged(&*map(subject)?, &*map(other)?, 0)
+        let (other, subject) = (map(other)?, map(subject)?);
+        merged(&subject, &other, 0)
     }),
     ("parseBool", parse_bool),
     ("parseFloat", |a| parsed("parseFloat", "ParseFloat", a, |text| text.parse().map(Value::Float).ok())),

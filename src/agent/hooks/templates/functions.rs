@@ -1,5 +1,6 @@
 //! The functions of templates that look outside: services, variables, environment, files, time; and the set of all.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,7 +19,6 @@ use crate::agent::hooks::VariableMeta;
 use crate::gotemplate::Answer;
 use crate::gotemplate::Failure;
 use crate::gotemplate::Functions;
-use crate::gotemplate::Plain;
 use crate::gotemplate::between;
 use crate::gotemplate::exactly;
 use crate::gotemplate::int_of;
@@ -64,12 +64,22 @@ const LEFT_OUT: [&str; 2] = ["plugin", "writeToFile"];
 /// Functions that Nomad never allows.
 const DISABLED: [&str; 1] = ["executeTemplate"];
 
+/// How often one rendering may look at the addresses of the machine.
+const SOCKADDR_MAX: usize = 500;
+
 /// Every function, for one rendering.
 pub(super) fn all(stage: &Stage) -> Functions<'_> {
     let mut functions = Functions::default();
     functions.add(data::FUNCTIONS);
     functions.add(text::FUNCTIONS);
-    functions.add(&[("sockaddr", sockaddr as Plain)]);
+    let asked = Cell::new(0);
+    functions.bind("sockaddr", move |arguments| {
+        asked.set(asked.get() + 1);
+        if asked.get() > SOCKADDR_MAX {
+            return Err(Failure::called(format_args!("called more than {SOCKADDR_MAX} times")));
+        }
+        sockaddr(arguments)
+    });
     let lookup = |name: &str| {
         let found = stage.scene.env.get(name).or_else(|| stage.scene.node.get(name));
         found.cloned()
@@ -355,16 +365,9 @@ fn nomad_var_list(stage: &Stage, function: &str, arguments: &[Value]) -> Answer 
 fn file(stage: &Stage, arguments: &[Value]) -> Answer {
     let [path] = exactly("file", arguments)?;
     let path = text_of(path)?;
-    let place = if stage.scene.options.disable_file_sandbox {
-        let relative = !path.starts_with('/');
-        Some(if relative {
-            stage.scene.dirs.task.join(&*path).display().to_string()
-        } else {
-            path.to_string()
-        })
-    } else {
-        sandboxed(&stage.scene.dirs, &path)
-    };
+    let of_the_task = ["/local/", "/secrets/"].iter().any(|begin| path.starts_with(begin));
+    let anywhere = stage.scene.options.disable_file_sandbox && path.starts_with('/') && !of_the_task;
+    let place = if anywhere { Some(path.to_string()) } else { sandboxed(&stage.scene.dirs, &path) };
     let Some(place) = place else {
         return Err(Failure::called(format_args!("'{path}' is outside of sandbox")));
     };

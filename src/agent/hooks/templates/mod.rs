@@ -168,6 +168,10 @@ impl TemplateManager {
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        // A pipe would be waited for.
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
     bounded_text(std::fs::File::open(path)?)
 }
 

@@ -304,9 +304,9 @@ async fn the_agents_configuration_bounds_the_quiet_time_and_denies_functions() {
     let error = setup.start(vec![template("{{ toUpper \"a\" }}", "b")]).await.map(|_| ()).unwrap_err();
     assert!(error.message.ends_with("error calling toUpper: function is disabled"), "{error}");
 
-    let outside = setup.path("../../outside");
-    std::fs::write(&outside, "host").unwrap();
-    let text = format!("{{{{ file \"{}\" }}}}", outside.canonicalize().unwrap().display());
+    let outside = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    std::fs::write(outside.path(), "host").unwrap();
+    let text = format!("{{{{ file \"{}\" }}}}", outside.path().display());
     let error = setup.start(vec![template(&text, "c")]).await.map(|_| ()).unwrap_err();
     assert!(error.message.contains("is outside of sandbox"), "{error}");
     setup.context.options =
