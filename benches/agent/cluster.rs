@@ -145,8 +145,14 @@ pub async fn measure(options: &Options) -> Result<(), String> {
     })
     .await?;
     println!("node agent beside a server and etcd {}; load average {}", etcd.version(), cpu::load());
-    let agent = quiet(options, &bench, agent).await?;
-    found_again(options, &bench, agent, directory.path(), &etcd).await
+    let result = async {
+        let agent = quiet(options, &bench, agent).await?;
+        found_again(options, &bench, agent, directory.path(), &etcd).await
+    };
+    let result = result.await;
+    // The agent ends before it has cleared up after a thousand tasks.
+    herder::drivers::unmount_all_below(directory.path()).map_err(|error| error.to_string())?;
+    result
 }
 
 /// CPU seconds of an agent and what it started to look after tasks.
