@@ -123,6 +123,8 @@ fn options() -> serde_yaml::Options {
             max_total_scalar_bytes: MAX_SCALAR_BYTES,
         },
         with_snippet: false,
+        // A job may be called "y" or "on".
+        strict_booleans: true,
     }
 }
 

@@ -139,11 +139,11 @@ async fn type_all(to: &mpsc::Sender<String>, mode: Mode) {
     let mut escape = Escape::new(mode.escape);
     let mut stdin = tokio::io::stdin();
     let mut buffer = vec![0; 8 * 1024];
-    while mode.input {
-        let length = match stdin.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(length) => length,
-        };
+    loop {
+        let length = if mode.input { stdin.read(&mut buffer).await.unwrap_or(0) } else { 0 };
+        if length == 0 {
+            break;
+        }
         let Typed { bytes, leave } = escape.take(&buffer[..length]);
         if !bytes.is_empty() {
             tell(to, &json!({"stdin": {"data": STANDARD.encode(&bytes)}})).await;

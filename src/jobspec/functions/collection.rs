@@ -88,7 +88,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("zipmap", &["keys", "values"], zipmap),
 ];
 
-fn entries<'a>(args: &'a Args, index: usize) -> Result<&'a Map, Wrong> {
+fn entries(args: &Args, index: usize) -> Result<&Map, Wrong> {
     args[index].entries().ok_or_else(|| Wrong::Argument(index, "must have map or object type".to_owned()))
 }
 

@@ -81,7 +81,8 @@ fn write(value: &Value, depth: usize, inside: bool, out: &mut String) {
 fn scalar(text: &str, depth: usize, out: &mut String) {
     let plain = |c: char| c == '\n' || c == '\t' || !c.is_control();
     let body = text.trim_end_matches('\n');
-    if !body.contains('\n') && !(text.ends_with('\n') && !body.is_empty())
+    let lines = body.contains('\n') || (text.ends_with('\n') && !body.is_empty());
+    if !lines
         || !text.chars().all(plain)
         || body.lines().next().is_none_or(|line| line.starts_with([' ', '\t']))
     {
