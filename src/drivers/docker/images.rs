@@ -279,6 +279,27 @@ mod tests {
 
     use super::*;
 
+    fn pull(image: &str) -> Pull {
+        let client = crate::drivers::docker::connect("unix:///nonexistent/docker.sock", 1).unwrap();
+        let activity_limit = Duration::from_secs(1);
+        Pull { client, image: image.to_owned(), credentials: None, activity_limit }
+    }
+
+    #[test]
+    fn a_pull_is_shared_while_anybody_waits_for_it() {
+        let images = Images::default();
+        let (first, layers) = images.join(pull("a:1"));
+        let (second, same_layers) = images.join(pull("a:1"));
+        let (other, _) = images.join(pull("b:1"));
+        assert!(first.ptr_eq(&second) && Arc::ptr_eq(&layers, &same_layers));
+        assert!(!first.ptr_eq(&other));
+        drop(second);
+        assert!(images.join(pull("a:1")).0.ptr_eq(&first));
+        drop(first);
+        let pulls = images.inner.pulls.lock();
+        assert!(pulls["a:1"].0.upgrade().is_none(), "a pull that nobody waits for goes on");
+    }
+
     #[test]
     fn progress_counts_layers_and_bytes() {
         let mut layers = Layers::default();
