@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     fn pull(image: &str) -> Pull {
-        let client = crate::drivers::docker::connect("unix:///nonexistent/docker.sock", 1).unwrap();
+        let client = crate::drivers::docker::connect("tcp://127.0.0.1:1", 1).unwrap();
         let activity_limit = Duration::from_secs(1);
         Pull { client, image: image.to_owned(), credentials: None, activity_limit }
     }
