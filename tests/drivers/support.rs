@@ -248,7 +248,8 @@ pub async fn check_sessions(bench: &Bench, handle: &TaskHandle) {
     type_in(&session, "until stty size | grep '33 101'; do :; done; test -t 0 && echo is-a-'terminal'\n")
         .await;
     hear_until(&mut session, "is-a-terminal").await;
-    type_in(&session, "echo begun; sleep 1000\n").await;
+    // The words come from the command itself: by then it has the terminal.
+    type_in(&session, "sh -c 'echo begun; exec sleep 1000'\n").await;
     hear_until(&mut session, "\nbegun").await;
     // An interrupt typed at the terminal reaches the command, not the shell.
     type_in(&session, "\x03").await;
