@@ -1,5 +1,6 @@
-//! One etcd server with default settings (so with fsync) on free loopback ports and a temporary directory.
-//! `HERDER_BENCH_ETCD` names another binary than the installed one, `HERDER_BENCH_ETCD_FLAGS` adds flags.
+//! One etcd server with fsync, set up as the README recommends, on free loopback ports and in a temporary directory.
+//! `HERDER_BENCH_ETCD` names another binary than the installed one, `HERDER_BENCH_ETCD_FLAGS` other flags than the
+//! recommended ones (an empty one for none).
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -23,6 +24,11 @@ pub struct Etcd {
     _directory: tempfile::TempDir,
 }
 
+/// Flags that the README recommends, none of which touches durability.
+const RECOMMENDED_FLAGS: &str = "--backend-batch-interval=10ms --backend-batch-limit=500";
+/// The same for the garbage collector, by `GOGC`.
+const RECOMMENDED_GOGC: &str = "400";
+
 fn binary() -> OsString {
     std::env::var_os("HERDER_BENCH_ETCD").unwrap_or_else(|| "etcd".into())
 }
@@ -34,7 +40,10 @@ impl Etcd {
         let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let ports = [free(), free(), free()].map(|socket| socket.local_addr().expect("it is bound").port());
         let [client, peer, metrics] = ports.map(|port| format!("http://127.0.0.1:{port}"));
+        let flags = std::env::var("HERDER_BENCH_ETCD_FLAGS").unwrap_or_else(|_| RECOMMENDED_FLAGS.to_owned());
+        let collector = std::env::var("GOGC").unwrap_or_else(|_| RECOMMENDED_GOGC.to_owned());
         let process = Command::new(binary())
+            .env("GOGC", collector)
             .args(["--name", "bench", "--data-dir"])
             .arg(directory.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -43,7 +52,7 @@ impl Etcd {
             .args(["--log-level", "error"])
             // A million allocations need more than the default of 2 GiB.
             .args(["--quota-backend-bytes", "8589934592"])
-            .args(std::env::var("HERDER_BENCH_ETCD_FLAGS").unwrap_or_default().split_whitespace())
+            .args(flags.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
