@@ -162,10 +162,12 @@ async fn a_fork_bomb_ends_at_its_limit() {
         assert_eq!((bench.log("stdout"), bench.log("stderr").contains("Cannot fork")), (String::new(), true));
         // The real thing: its processes come and go, but the task can be watched and ended, and nothing is left.
         bench.config.id.run = 1;
-        bench.set_config(config("bomb() { bomb | bomb & }; bomb; echo begun; while :; do :; done"));
+        bench.set_config(config("bomb() { bomb | bomb & }; echo begun; bomb; while :; do :; done"));
         let handle = bench.start().await;
         bench.wait_for_log("stdout", "begun").await;
-        assert!(bench.driver.stats(&handle).await.unwrap().pids.len() <= 30);
+        for _ in 0..50 {
+            assert!(bench.driver.stats(&handle).await.unwrap().pids.len() <= 30);
+        }
         bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(10)).await.unwrap();
         assert_eq!(bench.wait(&handle).await.signal, 9);
         bench.finish().await;
