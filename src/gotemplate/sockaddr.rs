@@ -51,7 +51,8 @@ pub fn evaluate(expression: &str) -> Result<String, String> {
 
 /// The addresses of this machine, those of the default route's interface first, IPv4 before IPv6.
 pub fn interfaces() -> Vec<Interface> {
-    let default = default_interface();
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let default = default_interface(&routes);
     let mut found: Vec<Interface> = if_addrs::get_if_addrs()
         .unwrap_or_default()
         .into_iter()
@@ -73,10 +74,11 @@ pub fn interfaces() -> Vec<Interface> {
     found
 }
 
-fn default_interface() -> Option<String> {
-    let routes = std::fs::read_to_string("/proc/net/route").ok()?;
-    let mut lines = routes.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    lines.find(|words| words.get(1) == Some(&"00000000")).map(|words| words[0].to_owned())
+/// The interface of the default route with the lowest metric, from `/proc/net/route`.
+pub fn default_interface(routes: &str) -> Option<String> {
+    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
+    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
 }
 
 fn evaluate_over(expression: &str, all: &[Interface]) -> Result<String, String> {

@@ -15,6 +15,7 @@ use tokio::process::Command;
 
 use crate::agent::network;
 use crate::agent::network::BRIDGE_PLUGINS;
+use crate::gotemplate::sockaddr::default_interface;
 use crate::model::network::Network;
 use crate::model::node::HostNetwork;
 use crate::model::node::NodeAddress;
@@ -155,13 +156,6 @@ fn is_within(ip: IpAddr, cidr: &str) -> bool {
         }
         _ => false,
     }
-}
-
-/// The interface of the default route with the lowest metric, from `/proc/net/route`.
-fn default_interface(routes: &str) -> Option<String> {
-    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
-    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
 }
 
 /// What allocations can be attached to. Without its plugins, bridge networking would fail on every start: it is
