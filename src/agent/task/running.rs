@@ -12,6 +12,7 @@ use crate::agent::task::Seen;
 use crate::agent::task::TaskRequest;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Wanted;
+use crate::agent::task::identities::Renewal;
 use crate::drivers::Driver;
 use crate::drivers::DriverError;
 use crate::drivers::ExitStatus;
@@ -119,12 +120,40 @@ impl TaskRunner {
                         return outcome;
                     }
                 }
+                // Without a sender the agent is going.
+                Ok(()) = self.identities.changed() => {
+                    if let Some(outcome) = self.follow_identities(&driver, &handle).await {
+                        return outcome;
+                    }
+                }
                 Some(event) = self.progress.1.recv() => {
                     self.event(event);
                     self.note().await;
                 }
             }
         }
+    }
+
+    /// Exchanges tokens that the cluster has renewed, and does what their identities ask for.
+    async fn follow_identities(&mut self, driver: &Arc<dyn Driver>, handle: &TaskHandle) -> Option<Outcome> {
+        let setup = self.setup();
+        let task = Self::spec(&setup, &self.name);
+        for renewal in self.write_identities(&setup, &task) {
+            match renewal {
+                Renewal::Restart => {
+                    let reason = "Identity with change_mode restart renewed".to_owned();
+                    return Some(Outcome::Restart { reason, counted: false });
+                }
+                Renewal::Signal(signal) => {
+                    self.event(events::signaling(events::signal_word(&signal), "Identity renewed"));
+                    self.note().await;
+                    if let Err(error) = driver.signal(handle, &signal).await {
+                        tracing::warn!(task = %self.name, %error, "cannot tell the task of a renewed identity");
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Does what a changed template asks for; tells how watching ends, if it does.
