@@ -5,9 +5,11 @@ use std::sync::Arc;
 use futures::future::OptionFuture;
 
 use crate::agent::events;
+use crate::agent::hooks::HookError;
 use crate::agent::hooks::TemplateChange;
 use crate::agent::restart::Cause;
 use crate::agent::surroundings::TemplateTask;
+use crate::agent::task::RunningTemplates;
 use crate::agent::task::Seen;
 use crate::agent::task::TaskRequest;
 use crate::agent::task::TaskRunner;
@@ -103,18 +105,10 @@ impl TaskRunner {
                         let _ = reply.send(driver.signal(&handle, &signal).await);
                     }
                 },
-                Some(result) = &mut resumed => match result {
-                    Ok(running) => {
-                        self.templates = Some(running);
-                        resumed = None.into();
-                    }
-                    Err(error) => {
-                        resumed = None.into();
-                        tracing::warn!(task = %self.name, %error, "templates of a running task do not work");
-                        self.event(events::hook_failed(&format!("template: {error}")));
-                        self.note().await;
-                    }
-                },
+                Some(result) = &mut resumed => {
+                    resumed = None.into();
+                    self.resume_templates(result).await;
+                }
                 Some(change) = change => {
                     if let Some(outcome) = self.follow_template(&driver, &handle, change).await {
                         return outcome;
@@ -130,6 +124,18 @@ impl TaskRunner {
                     self.event(event);
                     self.note().await;
                 }
+            }
+        }
+    }
+
+    /// Templates of a task that an earlier agent started are at work again, or cannot be.
+    async fn resume_templates(&mut self, started: Result<RunningTemplates, HookError>) {
+        match started {
+            Ok(running) => self.templates = Some(running),
+            Err(error) => {
+                tracing::warn!(task = %self.name, %error, "templates of a running task do not work");
+                self.event(events::hook_failed(&format!("template: {error}")));
+                self.note().await;
             }
         }
     }
