@@ -31,6 +31,7 @@ use crate::agent::machine::Setup;
 use crate::agent::surroundings::Templates;
 use crate::drivers::Driver;
 use crate::drivers::DriverError;
+use crate::drivers::Started;
 use crate::drivers::TaskDirs;
 use crate::model::allocation::TaskEvent;
 use crate::model::task::Task;
@@ -165,8 +166,8 @@ pub struct TaskRunner {
     pub record: TaskRecord,
     pub templates: Option<RunningTemplates>,
     pub delay_until: Instant,
-    /// Address in the driver's own network.
-    pub driver_address: Option<String>,
+    /// Where the task is found in its driver's own network.
+    pub driver_network: Started,
 }
 
 impl TaskRunner {
