@@ -134,7 +134,8 @@ impl Client {
             networks: Arc::new(Networks::new(network_options(&config.client))),
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
-        let node_config = NodeConfig::new(memory, info);
+        let volatile_cluster = config.etcd.endpoints.is_empty();
+        let node_config = NodeConfig { volatile_cluster, ..NodeConfig::new(memory, info) };
         let handle =
             Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);
