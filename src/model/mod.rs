@@ -17,6 +17,7 @@ pub mod group;
 pub mod id;
 pub mod interpolate;
 pub mod job;
+pub mod multierror;
 pub mod network;
 pub mod node;
 pub mod resources;
