@@ -46,7 +46,13 @@ impl Role {
         std::fs::write(&config, lines).map_err(text)?;
         let log = std::fs::File::create(directory.join(format!("{role}.log"))).map_err(text)?;
         let stderr = log.try_clone().map_err(text)?;
-        let mut command = Command::new(&options.program);
+        // A file of its own: pages are shared by the processes of one role only, so that proportional memory counts
+        // them once and whole.
+        let program = directory.join(format!("herder-{role}"));
+        if !program.exists() {
+            std::fs::copy(&options.program, &program).map_err(text)?;
+        }
+        let mut command = Command::new(&program);
         command.args(["agent", &format!("-{role}"), "-config"]).arg(&config);
         command.args(["-log-level", "ERROR", "-data-dir"]).arg(directory.join(role));
         let process = command.stdin(Stdio::null()).stdout(log).stderr(stderr).spawn().map_err(text)?;
@@ -155,9 +161,10 @@ pub async fn measure(options: &Options) -> Result<(), String> {
     result
 }
 
-/// CPU seconds of an agent and what it started to look after tasks.
+/// CPU seconds of an agent, of what it started to look after tasks, and of programs that it ran to look at the machine.
 fn spent(agent: &Role, helpers: &[u32]) -> f64 {
-    cpu::of_process(agent.pid()) + helpers.iter().map(|pid| cpu::of_process(*pid)).sum::<f64>()
+    let of = cpu::of_process_and_ended;
+    of(agent.pid()) + helpers.iter().map(|pid| of(*pid)).sum::<f64>()
 }
 
 async fn quiet(options: &Options, bench: &Bench, agent: Role) -> Result<Role, String> {
@@ -219,14 +226,15 @@ async fn found_again(
     eventually("the agent answers", async || get(&bench.client, format!("{}/agent/self", agent.base)).await)
         .await?;
     let answers = begun.elapsed().as_secs_f64();
-    // An agent has statistics of the tasks that it has found again, and of no others.
+    // A signal reaches a task only once the agent has found it again. This one does nothing to a task that runs.
     let asked = futures::stream::iter(&ids).map(|id| {
-        let url = format!("{}/client/allocation/{id}/stats", agent.base);
+        let url = format!("{}/client/allocation/{id}/signal", agent.base);
         let (client, begun) = (&bench.client, begun);
         async move {
             let known = eventually(id, async || {
-                let stats = get(client, url.clone()).await?;
-                stats["Tasks"].as_object().is_some_and(|tasks| !tasks.is_empty()).then_some(())
+                let sent =
+                    client.put(url.clone()).json(&json!({"Task": "t", "Signal": "SIGCONT"})).send().await;
+                sent.ok()?.status().is_success().then_some(())
             });
             known.await.map(|()| begun.elapsed().as_secs_f64())
         }
@@ -238,7 +246,7 @@ async fn found_again(
     let after = processes::by_command(&command);
     let same = before.keys().filter(|pid| after.contains_key(pid)).count();
     println!(
-        "  after kill -9       {all:.2} s until the last of {} is known, {answers:.2} s until the agent answers (goal 2); \
+        "  after kill -9       {all:.2} s until the last of {} obeys, {answers:.2} s until the agent answers (goal 2); \
          {spent:.2} s of CPU; load average {}",
         options.found,
         cpu::load()

@@ -26,7 +26,7 @@ struct Options {
     #[arg(long, default_value_t = 30)]
     sleepers: usize,
     /// For how long, seconds.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Tasks to find again after kill -9.
     #[arg(long, default_value_t = 1000)]

@@ -99,7 +99,7 @@ pub struct AgentConfig {
     pub version: String,
     /// A silent agent counts as gone after this time.
     pub lease_ttl: Duration,
-    /// Pause between batches of reports.
+    /// How long a report that nobody waits for may wait for others.
     pub report_interval: Duration,
     /// Everything is read anew this often, in case a watch died silently.
     pub resync_interval: Duration,

@@ -1,4 +1,5 @@
-//! What the agent tells the cluster: newest value per key, in batches, guarded by its own lease, until written.
+//! What the agent tells the cluster: newest value per key, in batches, guarded by its own lease, until written. What
+//! the cluster waits for goes out at once and takes the rest along.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use crate::agent::dice::Backoff;
 use crate::agent::register::Lease;
 use crate::clock::Clock;
 use crate::model::allocation::AllocationReport;
+use crate::model::allocation::ClientStatus;
 use crate::model::id::AllocId;
 use crate::model::id::NodeId;
 use crate::model::service::ServiceRegistration;
@@ -33,7 +35,8 @@ use crate::store::key::Keys;
 const HEADROOM: usize = 64 << 10;
 
 /// A write that took long is followed by a pause of this many times as long: a busy store gets fewer and larger
-/// reports from thousands of agents, which cost it much less than many small ones.
+/// reports from thousands of agents, which cost it much less than many small ones. Nothing else slows down what is
+/// urgent.
 const PAUSE_PER_COST: u32 = 8;
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -61,6 +64,11 @@ struct Shared {
 struct State {
     /// Newest value per key; `None` deletes.
     pending: BTreeMap<Subject, Option<Bytes>>,
+    /// Since when something is pending, and whether the cluster waits for it. Taken when it is sent.
+    since: Option<Instant>,
+    urgent: bool,
+    /// The status last reported of each allocation.
+    status: HashMap<AllocId, ClientStatus>,
     /// Being written now; counts as written for comparison once it is.
     sending: BTreeMap<Subject, Option<Bytes>>,
     /// Fingerprint of the value in the store, per key.
@@ -78,28 +86,33 @@ impl Outbox {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Reports an allocation. An unchanged report is dropped; `modify_time` is filled in here.
+    /// Reports an allocation. An unchanged report is dropped; `modify_time` is filled in here. A new status goes out
+    /// at once; that an allocation has arrived, and further events, may wait for what comes next.
     pub fn put_alloc(&self, alloc: AllocId, mut report: AllocationReport) {
         report.modify_time = 0;
+        let status = report.client_status;
+        let before = self.shared.state.lock().status.insert(alloc, status);
+        let urgent = before.unwrap_or(ClientStatus::Pending) != status;
         let fingerprint = fingerprint(&encode(&report));
         report.modify_time = self.shared.clock.now().0;
-        self.change(Subject::Alloc(alloc), Some((fingerprint, || encode(&report))));
+        self.change(Subject::Alloc(alloc), Some((fingerprint, || encode(&report))), urgent);
     }
 
     /// Removes the report of an allocation.
     pub fn delete_alloc(&self, alloc: AllocId) {
-        self.change(Subject::Alloc(alloc), None::<(u64, fn() -> Bytes)>);
+        self.shared.state.lock().status.remove(&alloc);
+        self.change(Subject::Alloc(alloc), None::<(u64, fn() -> Bytes)>, true);
     }
 
     /// Registers a service, or changes its registration.
     pub fn put_service(&self, registration: &ServiceRegistration) {
         let bytes = encode(registration);
-        self.change(Subject::Service(registration.id.clone()), Some((fingerprint(&bytes), || bytes)));
+        self.change(Subject::Service(registration.id.clone()), Some((fingerprint(&bytes), || bytes)), true);
     }
 
     /// Removes a registration.
     pub fn delete_service(&self, id: &str) {
-        self.change(Subject::Service(id.to_owned()), None::<(u64, fn() -> Bytes)>);
+        self.change(Subject::Service(id.to_owned()), None::<(u64, fn() -> Bytes)>, true);
     }
 
     /// True when everything has been written.
@@ -108,7 +121,7 @@ impl Outbox {
         state.pending.is_empty() && state.sending.is_empty()
     }
 
-    fn change(&self, subject: Subject, value: Option<(u64, impl FnOnce() -> Bytes)>) {
+    fn change(&self, subject: Subject, value: Option<(u64, impl FnOnce() -> Bytes)>, urgent: bool) {
         let mut state = self.shared.state.lock();
         let fingerprint = value.as_ref().map(|(fingerprint, _)| *fingerprint);
         let current = match state.wanted.get(&subject) {
@@ -126,6 +139,8 @@ impl Outbox {
         }
         state.wanted.insert(subject.clone(), fingerprint);
         state.pending.insert(subject, value.map(|(_, bytes)| bytes()));
+        state.since.get_or_insert_with(Instant::now);
+        state.urgent |= urgent;
         drop(state);
         self.shared.changed.notify_one();
     }
@@ -181,6 +196,9 @@ impl Outbox {
             let (subject, value) = state.pending.pop_first().expect("seen just now");
             state.sending.insert(subject, value);
         }
+        if state.pending.is_empty() {
+            (state.since, state.urgent) = (None, false);
+        }
         ops
     }
 
@@ -209,6 +227,8 @@ impl Outbox {
         for (subject, value) in std::mem::take(&mut state.sending) {
             state.pending.entry(subject).or_insert(value);
         }
+        // What of it was urgent is not known any more.
+        (state.since, state.urgent) = (Some(Instant::now()), true);
     }
 
     /// Drops what cannot be written at all.
@@ -219,16 +239,24 @@ impl Outbox {
         }
     }
 
-    async fn wait_for_work(&self) {
+    /// Returns when something should be written: what the cluster waits for from `soonest` on, the rest once it has
+    /// waited for `interval`.
+    async fn wait_for_work(&self, soonest: Instant, interval: Duration) {
         loop {
             let changed = self.shared.changed.notified();
-            {
+            let due = {
                 let state = self.shared.state.lock();
-                if state.open && !state.pending.is_empty() {
-                    return;
-                }
+                let since = state.since.filter(|_| state.open && !state.pending.is_empty());
+                since.map(|since| if state.urgent { soonest } else { soonest.max(since + interval) })
+            };
+            match due {
+                None => changed.await,
+                Some(due) if due <= Instant::now() => return,
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    () = changed => {}
+                },
             }
-            changed.await;
         }
     }
 }
@@ -257,11 +285,11 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Runs until it is dropped. The first change goes at once, later ones every `interval`, or less often while the
-    /// store is busy.
+    /// Runs until it is dropped.
     pub async fn run(mut self) {
+        let mut soonest = Instant::now();
         loop {
-            self.outbox.wait_for_work().await;
+            self.outbox.wait_for_work(soonest, self.interval).await;
             let Ok(lease) = self.lease.wait_for(|lease| lease.id().is_some()).await.map(|lease| lease.id())
             else {
                 return;
@@ -270,8 +298,7 @@ impl Reporter {
             if let Some(lease) = lease {
                 self.flush(lease).await;
             }
-            let pause = (began.elapsed() * PAUSE_PER_COST).min(PAUSE_MAX);
-            tokio::time::sleep_until(began + self.interval.max(pause)).await;
+            soonest = began + (began.elapsed() * PAUSE_PER_COST).min(PAUSE_MAX);
         }
     }
 

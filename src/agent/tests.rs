@@ -324,3 +324,42 @@ async fn reports_of_many_allocations_share_transactions() {
     assert!(listing.revision <= placed + 2);
     agent.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_is_one_write_and_waits_for_nothing() {
+    let start_after = Duration::from_millis(5);
+    let machine = FakeWorkload::new(Arc::new(move |allocation, job, _| Life {
+        start_after,
+        ..Life::plain(allocation, job)
+    }));
+    let bench = Bench::with(machine).await;
+    let _agent = bench.agent().await;
+    bench.pass(1.0).await;
+    for number in 1..=3 {
+        let before = bench.store.revision().await.unwrap();
+        let id = bench.assign(number, DesiredStatus::Run).await;
+        bench.pass(0.01).await;
+        assert_eq!(bench.status(id).await, Some(ClientStatus::Running));
+        assert_eq!(bench.store.revision().await.unwrap(), before + 2, "the order and the report");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_that_nobody_waits_for_is_written_with_the_next_or_after_a_while() {
+    let bench = Bench::new().await;
+    let agent = bench.agent().await;
+    bench.pass(1.0).await;
+    let [first, second] = [1, 2].map(|number| AllocId::from_random([number; 16]));
+    agent.outbox.put_alloc(first, AllocationReport::default());
+    bench.pass(0.05).await;
+    assert_eq!(bench.status(first).await, None);
+    let running = AllocationReport { client_status: ClientStatus::Running, ..AllocationReport::default() };
+    agent.outbox.put_alloc(second, running);
+    bench.pass(0.001).await;
+    assert_eq!(bench.status(first).await, Some(ClientStatus::Pending));
+    assert_eq!(bench.status(second).await, Some(ClientStatus::Running));
+    let third = AllocId::from_random([3; 16]);
+    agent.outbox.put_alloc(third, AllocationReport::default());
+    bench.pass(0.15).await;
+    assert_eq!(bench.status(third).await, Some(ClientStatus::Pending));
+}

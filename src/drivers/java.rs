@@ -21,6 +21,7 @@ use super::TaskHandle;
 use super::TaskStats;
 use super::exec::Isolated;
 use super::options::Options;
+use super::program;
 use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
@@ -80,9 +81,8 @@ impl Driver for Java {
             return super::undetected(text);
         }
         let Some(java) = find_java() else { return super::undetected("java not found") };
-        let run = tokio::process::Command::new(java).arg("-version").kill_on_drop(true).output();
-        match tokio::time::timeout(VERSION_LIMIT, run).await {
-            Ok(Ok(output)) if output.status.success() => {
+        match program::said(&java, &["-version"], VERSION_LIMIT).await {
+            Some(output) if output.status.success() => {
                 let text = String::from_utf8_lossy(&output.stderr);
                 super::healthy("java", parse_version(&text).into_iter().flatten())
             }

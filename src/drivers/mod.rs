@@ -12,6 +12,7 @@ pub mod network;
 pub mod options;
 pub mod plugin;
 pub mod process;
+pub mod program;
 pub mod qemu;
 pub mod raw_exec;
 pub mod session;

@@ -24,6 +24,7 @@ use super::cgroup::Scope;
 use super::executor::Executor;
 use super::executor::Launch;
 use super::options::Options;
+use super::program;
 use super::refuse;
 use super::supervisor::spec::CommandSpec;
 use super::users;
@@ -183,9 +184,8 @@ impl Driver for Qemu {
         let Some(program) = find_program() else {
             return super::undetected("qemu-system-x86_64 not found");
         };
-        let run = tokio::process::Command::new(program).arg("--version").kill_on_drop(true).output();
-        let output = match tokio::time::timeout(VERSION_LIMIT, run).await {
-            Ok(Ok(output)) if output.status.success() => output.stdout,
+        let output = match program::said(&program, &["--version"], VERSION_LIMIT).await {
+            Some(output) if output.status.success() => output.stdout,
             _ => return super::undetected("qemu-system-x86_64 --version failed"),
         };
         match parse_version(&String::from_utf8_lossy(&output)) {

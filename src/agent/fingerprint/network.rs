@@ -6,15 +6,11 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
-use std::time::SystemTime;
-
-use parking_lot::Mutex;
-use tokio::process::Command;
 
 use crate::agent::network;
 use crate::agent::network::BRIDGE_PLUGINS;
+use crate::drivers::program;
 use crate::gotemplate::sockaddr::default_interface;
 use crate::model::network::Network;
 use crate::model::node::HostNetwork;
@@ -203,31 +199,8 @@ fn programs(path: &[PathBuf]) -> Vec<PathBuf> {
     by_name.into_values().collect()
 }
 
-/// A plugin's answer is kept until its file changes: the machine is looked at often.
-async fn version(program: &Path) -> Option<String> {
-    type Known = BTreeMap<PathBuf, (SystemTime, u64, Option<String>)>;
-    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
-    let meta = fs::metadata(program).ok()?;
-    let (changed, size) = (meta.modified().ok()?, meta.len());
-    if let Some((at, len, version)) = KNOWN.lock().get(program)
-        && (*at, *len) == (changed, size)
-    {
-        return version.clone();
-    }
-    let version = ask_version(program).await;
-    KNOWN.lock().insert(program.to_owned(), (changed, size, version.clone()));
-    version
-}
-
-async fn ask_version(program: &Path) -> Option<String> {
-    // Without an order a plugin says who it is.
-    let said = Command::new(program)
-        .env_remove("CNI_COMMAND")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PLUGIN_LIMIT, said).await.ok()?.ok()?;
+async fn version(plugin: &Path) -> Option<String> {
+    let output = program::said(plugin, &[], PLUGIN_LIMIT).await?;
     version_in(&String::from_utf8_lossy(&output.stderr))
 }
 

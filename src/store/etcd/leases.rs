@@ -112,14 +112,17 @@ impl Renewer {
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let has_work = !self.waiting.is_empty() || self.stream.is_some();
+            // Between renewals nothing wakes the process up, except once for a stream that nobody needs any more.
+            let is_waiting = !self.waiting.is_empty();
+            let is_idle = !is_waiting && self.stream.is_some();
             tokio::select! {
                 renewal = self.queue.recv() => match renewal {
                     Some(renewal) => self.accept(renewal),
                     None => return,
                 },
                 answer = next_answer(&mut self.stream) => self.settle(answer),
-                _ = check.tick(), if has_work => self.check(),
+                _ = check.tick(), if is_waiting => self.check(),
+                () = tokio::time::sleep_until(self.used + IDLE), if is_idle => self.stream = None,
             }
             // Whatever else is queued goes out together.
             while let Ok(renewal) = self.queue.try_recv() {
@@ -181,9 +184,6 @@ impl Renewer {
         {
             oldest.held_up += 1;
             self.drop_stream("lease stream is silent");
-        }
-        if self.waiting.is_empty() && self.used.elapsed() > IDLE {
-            self.stream = None;
         }
     }
 
