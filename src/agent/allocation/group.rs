@@ -322,6 +322,7 @@ impl Group {
             record,
             templates: None,
             delay_until: Instant::now(),
+            clearing: None,
             driver_address: None,
         };
         let runner = AbortOnDropHandle::new(tokio::spawn(runner.run()));

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::agent::dirs;
@@ -165,6 +166,8 @@ pub struct TaskRunner {
     pub record: TaskRecord,
     pub templates: Option<RunningTemplates>,
     pub delay_until: Instant,
+    /// What an earlier run left is removed as soon as its end can be remembered.
+    pub clearing: Option<JoinHandle<()>>,
     /// Address in the driver's own network.
     pub driver_address: Option<String>,
 }

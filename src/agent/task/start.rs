@@ -142,6 +142,10 @@ impl TaskRunner {
             let text = format!("the agent cannot remember a new task: {cause}");
             return Err(Trouble { event: events::driver_failed(&text), recoverable: true, fatal: false });
         }
+        if let Some(clearing) = self.clearing.take() {
+            // Fails only if it panicked; what is left is then found by the next agent.
+            let _ = clearing.await;
+        }
         self.record.run += 1;
         self.record.resume_at = Time::NEVER;
         let config = self.config(&setup, &task)?;

@@ -82,6 +82,8 @@ pub(super) struct Process {
 #[derive(Default)]
 pub(super) struct Scripted {
     pub(super) processes: Mutex<BTreeMap<String, Process>>,
+    /// Keys of the runs that were cleared up after.
+    pub(super) removed: Mutex<Vec<String>>,
 }
 
 impl Scripted {
@@ -187,8 +189,8 @@ impl Driver for Arc<Scripted> {
     }
 
     async fn remove(&self, handle: &TaskHandle) -> Result<(), DriverError> {
-        // Kept if it was the last run: tests look at it.
-        let _ = handle;
+        // The process itself is kept: tests look at it.
+        self.removed.lock().push(Scripted::key(handle));
         Ok(())
     }
 
@@ -214,6 +216,10 @@ pub(super) struct Quiet {
     pub(super) restarts: Mutex<Option<mpsc::Sender<CheckRestartRequest>>>,
     /// What the newest templates were told of the environment.
     pub(super) template_env: Mutex<BTreeMap<String, String>>,
+    /// Sources of all downloads, as they began.
+    pub(super) fetched: Mutex<Vec<String>>,
+    /// Downloads under way: now, and at most.
+    pub(super) fetching: Mutex<(usize, usize)>,
 }
 
 pub(super) struct QuietTemplates;
@@ -273,6 +279,16 @@ impl Surroundings for Arc<Quiet> {
         _: &ArtifactOptions,
         _: &HookProgress,
     ) -> Result<(), HookError> {
+        self.fetched.lock().push(artifact.getter_source.clone());
+        if artifact.getter_source.contains("slow") {
+            {
+                let mut fetching = self.fetching.lock();
+                fetching.0 += 1;
+                fetching.1 = fetching.1.max(fetching.0);
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            self.fetching.lock().0 -= 1;
+        }
         if artifact.getter_source.contains("missing") {
             return Err(HookError::recoverable(format!("cannot get {}", artifact.getter_source)));
         }
@@ -321,6 +337,8 @@ pub(super) struct Bench {
     pub(super) hooks: Arc<Quiet>,
     pub(super) dir: tempfile::TempDir,
     pub(super) info: watch::Sender<Arc<NodeInfo>>,
+    /// The next agents have their cluster in memory.
+    pub(super) alone: bool,
     /// Percent of the disk in use; nothing while unset.
     pub(super) disk: Arc<Mutex<Option<DiskGauge>>>,
 }
@@ -363,6 +381,7 @@ impl Bench {
                 ..NodeInfo::default()
             })),
             disk: Arc::default(),
+            alone: false,
         };
         bench.put(&Key::Control(node), &NodeControl { cluster_id: "c".into(), epoch: 1 }).await;
         bench.job("service", 0, group).await;
@@ -425,6 +444,7 @@ impl Bench {
             artifacts: ArtifactOptions::default(),
             templates: Arc::default(),
             networks: Arc::default(),
+            alone: self.alone,
             elsewhere: Arc::new(OverHttp::new(store.clone(), self.keys.clone())),
             users: UserRules { drivers: ["scripted".to_owned()].into(), ..UserRules::default() },
             max_kill_timeout: Span::from_secs(30),
