@@ -73,9 +73,7 @@ impl TaskRunner {
 
     fn config(&self, setup: &Setup, task: &Task) -> Result<TaskConfig, Trouble> {
         let env = self.full_env(setup, task).map_err(|error| Trouble {
-            event: events::killing_because(&format!(
-                "Template failed to read environment variables: {error}"
-            )),
+            event: events::killing_because(&error.message),
             recoverable: false,
             fatal: true,
         })?;
