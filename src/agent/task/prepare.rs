@@ -42,6 +42,7 @@ impl TaskRunner {
         }
         // After a reboot the memory that held the secrets is gone, and what had been put there with it.
         let fresh = self.build_directories(&setup, &task).await?;
+        self.take_identities(&setup, &task).await;
         if fresh || !self.record.prepared {
             if fresh {
                 self.record.artifacts.clear();
