@@ -1,68 +1,12 @@
-//! What an earlier agent on this machine left: mounts of ended allocations, directories that it meant to remove when it
-//! was killed, and tasks of a cluster that lived in its memory only.
+//! What an earlier agent on this machine left in the directory of the allocations: mounts of ended allocations, and
+//! directories that it meant to remove when it was killed.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::agent::dirs;
-use crate::agent::ledger::Contents;
-use crate::agent::ledger::LedgerError;
-use crate::agent::machine::Machine;
-use crate::drivers::DriverError;
-use crate::drivers::TaskHandle;
 use crate::model::id::AllocId;
-use crate::model::task::Task;
-
-/// What its driver has ended has an exit status within this time.
-const EXIT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Ends and forgets everything that an earlier agent left. Only for an agent whose cluster is in its own memory: the
-/// earlier one's is gone, so nobody could ever order that end.
-///
-/// # Errors
-/// When the ledger cannot be written.
-pub(super) async fn end_all(machine: &Machine, contents: &Contents) -> Result<(), LedgerError> {
-    let ledger = &machine.context.ledger;
-    let mut ends = Vec::new();
-    for record in contents.allocs.values() {
-        let job = contents.jobs.get(&record.job);
-        let group = job.and_then(|job| job.group(&record.allocation.task_group));
-        for (name, entry) in &record.tasks {
-            let task = group.and_then(|group| group.task(name)).cloned().unwrap_or_default();
-            ends.extend(entry.handle.as_ref().map(|handle| end(machine, handle, task)));
-        }
-    }
-    if !ends.is_empty() {
-        tracing::warn!(tasks = ends.len(), "ending the tasks of an earlier agent whose cluster is gone");
-    }
-    futures::future::join_all(ends).await;
-    contents.allocs.keys().for_each(|alloc| ledger.remove(*alloc));
-    contents.jobs.keys().for_each(|job| ledger.remove_job(job));
-    ledger.update_meta(|meta| (meta.cluster_id, meta.epoch) = (String::new(), 0)).await
-}
-
-async fn end(machine: &Machine, handle: &TaskHandle, task: Task) {
-    let Some(driver) = machine.config.drivers.get(handle.driver.as_str()) else {
-        tracing::warn!(task = %handle.id.task, driver = %handle.driver, "cannot end a task: its driver is not there");
-        return;
-    };
-    let ended = async {
-        driver.recover(handle).await?;
-        driver.stop(handle, &task.kill_signal, machine.kill_timeout(&task).to_std()).await?;
-        // How it ended does not matter any more.
-        let _ = tokio::time::timeout(EXIT_PATIENCE, driver.wait(handle)).await;
-        Ok(())
-    };
-    let ended = match ended.await {
-        Ok(()) | Err(DriverError::NotFound) => driver.remove(handle).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        tracing::warn!(alloc = %handle.id.alloc, task = %handle.id.task, %error, "cannot end a task of an earlier agent");
-    }
-}
 
 /// Clears up below `root`. `ended` are remembered and have ended; `known` are all that are remembered.
 pub(super) fn clear(root: &Path, known: &BTreeSet<AllocId>, ended: &BTreeSet<AllocId>) {

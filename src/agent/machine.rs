@@ -69,8 +69,6 @@ pub struct MachineConfig {
     /// When directories of ended allocations are removed.
     pub collection: CollectionLimits,
     pub networks: Arc<Networks>,
-    /// The cluster is in this process only: what an earlier agent left here has to end.
-    pub alone: bool,
 }
 
 /// The machine while an agent is at work.

@@ -26,7 +26,6 @@ use crate::agent::allocation::report_of;
 use crate::agent::dirs;
 use crate::agent::jobs::JobKey;
 use crate::agent::ledger::AllocRecord;
-use crate::agent::ledger::Contents;
 use crate::agent::ledger::LedgerError;
 use crate::agent::leftovers;
 use crate::agent::machine::AllocShared;
@@ -473,7 +472,7 @@ fn new_record(setup: &Setup) -> AllocRecord {
 #[async_trait]
 impl Workload for RealWorkload {
     async fn open(&self, context: WorkloadContext) -> Result<(), LedgerError> {
-        let mut contents = context.ledger.take_contents();
+        let contents = context.ledger.take_contents();
         let machine = Arc::new(Machine {
             config: self.config.clone(),
             dice: Mutex::new(context.dice.clone()),
@@ -482,10 +481,6 @@ impl Workload for RealWorkload {
             removals: Semaphore::new(self.config.collection.parallel.max(1)),
         });
         *self.machine.lock() = Some(Arc::clone(&machine));
-        if self.config.alone {
-            leftovers::end_all(&machine, &contents).await?;
-            contents = Contents::default();
-        }
         for (key, job) in &contents.jobs {
             machine.context.jobs.adopt(key.clone(), Arc::clone(job));
         }

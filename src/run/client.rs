@@ -132,10 +132,10 @@ impl Client {
             max_kill_timeout: config.client.max_kill_timeout,
             collection: collection_limits(config),
             networks: Arc::new(Networks::new(network_options(&config.client))),
-            alone: config.state_is_in_memory(),
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
-        let node_config = NodeConfig::new(memory, info);
+        let volatile_cluster = config.etcd.endpoints.is_empty();
+        let node_config = NodeConfig { volatile_cluster, ..NodeConfig::new(memory, info) };
         let handle =
             Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);

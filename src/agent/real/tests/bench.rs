@@ -337,8 +337,6 @@ pub(super) struct Bench {
     pub(super) hooks: Arc<Quiet>,
     pub(super) dir: tempfile::TempDir,
     pub(super) info: watch::Sender<Arc<NodeInfo>>,
-    /// The next agents have their cluster in memory.
-    pub(super) alone: bool,
     /// Percent of the disk in use; nothing while unset.
     pub(super) disk: Arc<Mutex<Option<DiskGauge>>>,
 }
@@ -381,7 +379,6 @@ impl Bench {
                 ..NodeInfo::default()
             })),
             disk: Arc::default(),
-            alone: false,
         };
         bench.put(&Key::Control(node), &NodeControl { cluster_id: "c".into(), epoch: 1 }).await;
         bench.job("service", 0, group).await;
@@ -444,7 +441,6 @@ impl Bench {
             artifacts: ArtifactOptions::default(),
             templates: Arc::default(),
             networks: Arc::default(),
-            alone: self.alone,
             elsewhere: Arc::new(OverHttp::new(store.clone(), self.keys.clone())),
             users: UserRules { drivers: ["scripted".to_owned()].into(), ..UserRules::default() },
             max_kill_timeout: Span::from_secs(30),

@@ -152,31 +152,3 @@ async fn an_end_is_reported_only_once_it_is_remembered() {
     .await;
     until("it is cleared up after", || async { bench.driver.removed.lock().len() == 1 }).await;
 }
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_with_its_cluster_in_memory_ends_what_an_earlier_one_left() {
-    let mut bench = Bench::new(json!({"Tasks": [{"Name": "main"}]})).await;
-    let first = bench.agent().await;
-    bench.assign(WEB, |_| {}).await;
-    pass(1.0).await;
-    let directory = first.tasks.alloc_dir(id(WEB)).unwrap();
-    let mounted = || {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts.contains(&*directory.to_string_lossy())
-    };
-    assert_eq!(mounted(), nix::unistd::Uid::effective().is_root());
-    drop(first);
-    pass(1.0).await;
-    // The cluster has gone with its memory.
-    bench.store = crate::store::embedded::EmbeddedStore::new();
-    let control = crate::model::node::NodeControl { cluster_id: "another".into(), epoch: 1 };
-    bench.put(&crate::store::key::Key::Control(bench.node), &control).await;
-    bench.job("service", 0, json!({"Tasks": [{"Name": "main"}]})).await;
-    bench.alone = true;
-    let _second = bench.agent().await;
-    assert!(bench.driver.alive().is_empty(), "nobody could order its end");
-    assert!(!mounted() && !directory.exists());
-    bench.assign(2, |_| {}).await;
-    pass(1.0).await;
-    assert_eq!(bench.report(2).await.client_status, ClientStatus::Running, "it obeys its own cluster");
-}
