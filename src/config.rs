@@ -206,6 +206,11 @@ impl AgentConfig {
         Ok(config)
     }
 
+    /// The state of the cluster is in this process only, and goes with it.
+    pub fn state_is_in_memory(&self) -> bool {
+        self.dev && self.etcd.endpoints.is_empty()
+    }
+
     /// Fills in what follows from the rest.
     fn complete(&mut self, hostname: &str) -> Result<(), ConfigError> {
         if self.name.is_empty() {

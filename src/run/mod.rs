@@ -301,7 +301,7 @@ impl Process {
 
     /// First nothing new is accepted, then decisions stop, then the agent says its last words.
     async fn shut_down(mut self, client: Option<Client>, api: &Api, console: AgentConsole) {
-        if self.config.dev && self.config.etcd.endpoints.is_empty() {
+        if self.config.state_is_in_memory() {
             self.stop_everything().await;
         }
         api.stop();
@@ -309,10 +309,10 @@ impl Process {
         if let Some(client) = client {
             client.shut_down().await;
         }
-        if self.config.temporary_data
+        if (self.config.temporary_data || self.config.state_is_in_memory())
             && let Err(error) = crate::drivers::unmount_all_below(&self.config.data_dir)
         {
-            // The directory is removed next, and stays where something is still mounted in it.
+            // A temporary directory is removed next, and stays where something is still mounted in it.
             console.error(&error.to_string());
         }
         let ended = async { while self.tasks.join_next().await.is_some() {} };

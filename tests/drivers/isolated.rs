@@ -257,6 +257,27 @@ async fn a_link_left_by_an_earlier_run_does_not_lead_out() {
 }
 
 #[tokio::test]
+async fn a_link_in_the_place_of_the_logs_does_not_lead_them_out() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let script = format!(
+        "mv /alloc/logs /alloc/moved && ln -s {} /alloc/logs; head -c 3000000 /dev/zero | tr '\\0' x | fold -w 100",
+        outside.path().display()
+    );
+    let mut bench = Bench::new("exec", shell(&script));
+    (bench.config.logs.max_files, bench.config.logs.max_file_size_mb) = (2, 1);
+    assert_eq!(bench.run().await.code, 0);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let moved = bench.config.dirs.shared.join("moved");
+    assert!(
+        moved.join("web.stdout.2").exists() && !moved.join("web.stdout.0").exists(),
+        "they went on there"
+    );
+    fs::remove_file(&bench.config.dirs.logs).unwrap();
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn a_first_process_that_does_not_handle_the_signal_is_not_waited_for() {
     let mut bench = Bench::new("exec", json!({"command": "sleep", "args": ["1000"]}));
     let handle = bench.start().await;

@@ -251,6 +251,69 @@ fn the_secrets_of_an_ended_task_are_unmounted_and_its_logs_stay() {
     assert_eq!(agent.ok(&["alloc", "logs", &done]), "written\n");
 }
 
+fn is_mounted_in(dir: &std::path::Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("a mount table");
+    mounts.contains(dir.to_str().expect("a plain path"))
+}
+
+#[test]
+fn a_killed_dev_agent_leaves_nothing_once_there_is_another() {
+    let agent = Agent::start(&["-dev"], RAW_EXEC);
+    eventually("the node is ready", || (!ready_nodes(&agent).is_empty()).then_some(()));
+    let service = |name: &str| batch(name, "raw_exec", "", "", "echo pid $$; exec sleep 1000");
+    run(&agent, "left", &service("left"));
+    let alloc = alloc_in(&agent, "left", "running");
+    let pid = eventually("its pid", || {
+        let said = agent.ok(&["alloc", "logs", &alloc]);
+        said.trim().strip_prefix("pid ").map(str::to_owned)
+    });
+    let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+    let dir = agent.kill();
+    assert!(process.exists() && is_mounted_in(dir.path()));
+    let agent = Agent::start_in(dir, &["-dev"], RAW_EXEC);
+    eventually("what was left is gone", || {
+        (!process.exists() && !is_mounted_in(agent.dir.path())).then_some(())
+    });
+    run(&agent, "new", &batch("new", "raw_exec", "", "", "echo done"));
+    alloc_in(&agent, "new", "complete");
+    // An orderly end leaves no mounts either, though a job is purged just before.
+    run(&agent, "last", &service("last"));
+    alloc_in(&agent, "last", "running");
+    agent.ok(&["job", "stop", "-purge", "-detach", "last"]);
+    let path = agent.dir.path().to_owned();
+    agent.terminate();
+    assert!(!is_mounted_in(&path));
+}
+
+#[test]
+fn a_followed_log_ends_with_its_allocation() {
+    let agent = Agent::start(&["-dev"], RAW_EXEC);
+    eventually("the node is ready", || (!ready_nodes(&agent).is_empty()).then_some(()));
+    let script = "for i in 1 2 3; do head -c 700000 /dev/zero | tr '\\0' x | fold -w 99; echo; echo line $i; sleep 0.3; done; \
+                  echo oops >&2; echo end";
+    run(
+        &agent,
+        "talk",
+        &batch("talk", "raw_exec", "", "logs {\n max_files = 5\n max_file_size = 1\n }", script),
+    );
+    let alloc = eventually("its allocation", || {
+        let all = agent.allocs("talk");
+        all.first().and_then(|alloc| alloc["ID"].as_str().map(str::to_owned))
+    });
+    eventually("it began", || {
+        let state = &agent.allocs("talk")[0]["ClientStatus"];
+        (state == "running" || state == "complete").then_some(())
+    });
+    let followed = agent.cli(&["alloc", "logs", "-f", &alloc]);
+    assert_eq!(followed.code, 0, "{}", followed.stderr);
+    assert!(followed.stdout.ends_with("line 3\nend\n"), "over the rotation to the end");
+    assert_eq!(followed.stdout.matches("line ").count(), 3);
+    assert_eq!(followed.stderr, "oops\n");
+    assert_eq!(agent.ok(&["alloc", "logs", "-tail", "-n", "2", &alloc]), "line 3\nend\n");
+    assert_eq!(agent.ok(&["alloc", "logs", "-stderr", "-f", &alloc]), "oops\n");
+    assert_eq!(agent.ok(&["alloc", "logs", "-f", "-tail", "-n", "1", "-stdout", &alloc]), "end\n");
+}
+
 #[test]
 fn a_dev_agent_that_was_killed_begins_anew_in_its_directory() {
     let agent = Agent::dev();
