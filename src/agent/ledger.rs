@@ -29,6 +29,7 @@ use crate::model::allocation::DeploymentHealth;
 use crate::model::allocation::NetworkStatus;
 use crate::model::allocation::TaskState;
 use crate::model::id::AllocId;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 use crate::model::service::CheckResult;
 use crate::model::time::Time;
@@ -145,6 +146,9 @@ pub struct AllocRecord {
     /// Results of its checks when it was saved, by check id.
     #[serde(default)]
     pub checks: BTreeMap<String, CheckResult>,
+    /// The tokens of its tasks: they can be started again while the store is away.
+    #[serde(default)]
+    pub tokens: Tokens,
     /// Its directory has been removed.
     #[serde(default)]
     pub reaped: bool,
@@ -422,6 +426,7 @@ mod tests {
             started_at: Time::NEVER,
             ended_at: Time::NEVER,
             checks: BTreeMap::new(),
+            tokens: Tokens::default(),
             reaped: false,
         }
     }

@@ -94,6 +94,8 @@ pub struct ServerConfig {
     /// The lease of agents is at least this long.
     #[serde(deserialize_with = "span")]
     pub min_heartbeat_ttl: Span,
+    /// The URL under which others find `/.well-known/openid-configuration`; empty for none.
+    pub oidc_issuer: String,
     pub job_default_priority: i64,
     pub job_max_priority: i64,
     pub job_tracked_versions: u64,
@@ -121,6 +123,7 @@ impl Default for ServerConfig {
             // The lease is grace enough: it is renewed three times as often as it must be.
             heartbeat_grace: Span::ZERO,
             min_heartbeat_ttl: Span::from_secs(10),
+            oidc_issuer: String::new(),
             job_default_priority: 50,
             job_max_priority: 100,
             job_tracked_versions: 6,

@@ -184,3 +184,15 @@ fn a_directory_is_read_in_alphabetical_order() {
     assert_eq!(config.datacenter, "two");
     assert_eq!(config.files.len(), 3);
 }
+
+#[test]
+fn addresses_are_found_by_templates_within_a_text() {
+    let expand = |text: &str| file::expand_address(text).map_err(|error| error.to_string());
+    assert_eq!(expand("10.0.0.1"), Ok("10.0.0.1".to_owned()));
+    assert_eq!(expand("{{ GetInterfaceIP \"lo\" }}:4646"), Ok("127.0.0.1:4646".to_owned()));
+    let chosen = "{{ GetAllInterfaces | include \"network\" \"127.0.0.0/8\" | attr \"name\" }}";
+    assert_eq!(expand(chosen), Ok("lo".to_owned()));
+    let missing = expand("{{ GetInterfaceIP \"no-such-interface\" }}:4646").unwrap_err();
+    assert!(missing.ends_with("this machine has no such address"), "{missing}");
+    assert!(expand("{{ GetNonsense }}").unwrap_err().contains("GetNonsense"));
+}

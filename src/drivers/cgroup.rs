@@ -2,6 +2,8 @@
 
 mod partition;
 
+pub use self::partition::Cores;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -196,6 +198,12 @@ fn below(mount: &Path, path: &Path) -> PathBuf {
     if path.starts_with(mount) { path.to_owned() } else { mount.join(path.strip_prefix("/").unwrap_or(path)) }
 }
 
+/// The directory of all tasks on version 2.
+fn slice(root: &Path, parent: &str) -> PathBuf {
+    let parent = parent.trim_matches('/');
+    root.join(format!("{}.slice", parent.strip_suffix(".slice").unwrap_or(parent)))
+}
+
 fn cores(grant: &AllocatedTask) -> String {
     grant.cpu.reserved_cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }
@@ -265,8 +273,7 @@ fn plan_v2(root: &Path, wish: &Wish<'_>) -> TaskCgroups {
     }
     let (soft, hard) = memory_bytes(wish.grant);
     let cores = cores(wish.grant);
-    let parent = wish.parent.trim_matches('/');
-    let slice = root.join(format!("{}.slice", parent.strip_suffix(".slice").unwrap_or(parent)));
+    let slice = slice(root, wish.parent);
     let part = if cores.is_empty() { partition::SHARE_SLICE } else { partition::RESERVE_SLICE };
     let dir = slice.join(part).join(format!("{}.scope", wish.name));
     let shares = wish.grant.cpu.cpu_shares.clamp(SHARES.0, SHARES.1);

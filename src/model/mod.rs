@@ -15,6 +15,7 @@ pub mod evaluation;
 pub mod exec;
 pub mod group;
 pub mod id;
+pub mod identity;
 pub mod interpolate;
 pub mod job;
 pub mod network;

@@ -3,6 +3,7 @@
 mod client;
 mod connect;
 mod ending;
+mod footprint;
 mod gauges;
 mod hook_options;
 mod local;
@@ -150,6 +151,10 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, Run
         process.tasks.spawn(serving);
     }
     console.started(&process.banner(client.as_ref()));
+    let stop = process.cancel.clone();
+    process.tasks.spawn(async move {
+        stop.run_until_cancelled(footprint::settle()).await;
+    });
     let ending = tokio::select! {
         ending = signals.next(console) => ending,
         why = ending::refused(client.as_ref()) => Ending::Refused(why),
@@ -238,6 +243,7 @@ impl Process {
                 http_addr: self.http_addr.clone(),
                 is_server: config.server.enabled,
                 is_client: config.client.enabled,
+                oidc_issuer: config.server.oidc_issuer.clone(),
                 config: json!({}),
             },
             local: client.map(Client::local),

@@ -26,6 +26,7 @@ use crate::agent::task::TaskOrders;
 use crate::agent::task::TaskRequest;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Wanted;
+use crate::drivers::Started;
 use crate::model::allocation::TaskEvent;
 use crate::model::allocation::TaskRunState;
 use crate::model::allocation::TaskState;
@@ -310,7 +311,11 @@ impl Group {
         let first = TaskOrders { wanted: Wanted::Hold, setup: self.setup.clone(), hurry: false };
         let (orders, orders_seen) = watch::channel(first);
         let (requests, requests_seen) = mpsc::channel(QUEUE);
+        let mut identities = self.shared.tokens.subscribe();
+        let given = Arc::clone(&identities.borrow_and_update());
         let runner = TaskRunner {
+            identities,
+            given,
             name: name.to_owned(),
             shared: Arc::clone(&self.shared),
             machine: Arc::clone(&self.machine),
@@ -322,7 +327,7 @@ impl Group {
             record,
             templates: None,
             delay_until: Instant::now(),
-            driver_address: None,
+            driver_network: Started::default(),
         };
         let runner = AbortOnDropHandle::new(tokio::spawn(runner.run()));
         TaskWires { orders, requests, _runner: runner }
