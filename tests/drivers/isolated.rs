@@ -301,6 +301,7 @@ async fn a_volume_that_is_gone_is_named() {
         to: "/data".into(),
         read_only: false,
         propagation: Propagation::Private,
+        selinux_label: String::new(),
     });
     let error = bench.try_start().await.unwrap_err().to_string();
     assert!(error.contains(&format!("open {}: No such file or directory", from.display())), "{error}");
