@@ -9,38 +9,41 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::model::driver_schema;
+use crate::model::driver_schema::Kind;
+use crate::model::driver_schema::Misfit;
+use crate::model::driver_schema::Opt;
+use crate::model::driver_schema::opt;
+
 use super::DriverOptions;
 use super::exec::IsolationOptions;
 use super::exec::fair_pids_limit;
 use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
 use super::users::Denied;
 
 const ISOLATED: &[Opt] = &[
-    opt("allow_caps", Kind::TextList),
+    opt("allow_caps", Kind::Texts),
     opt("default_ipc_mode", Kind::Text),
     opt("default_pid_mode", Kind::Text),
     opt("denied_host_gids", Kind::Text),
     opt("denied_host_uids", Kind::Text),
-    opt("no_pivot_root", Kind::Bool),
+    opt("no_pivot_root", Kind::Flag),
     opt("pids_limit", Kind::Number),
 ];
 const RAW_EXEC: &[Opt] = &[
     opt("denied_host_gids", Kind::Text),
     opt("denied_host_uids", Kind::Text),
-    opt("enabled", Kind::Bool),
-    opt("no_cgroups", Kind::Bool),
+    opt("enabled", Kind::Flag),
+    opt("no_cgroups", Kind::Flag),
     opt("pids_limit", Kind::Number),
 ];
 
-const QEMU: &[Opt] = &[opt("args_allowlist", Kind::TextList), opt("image_paths", Kind::TextList)];
+const QEMU: &[Opt] = &[opt("args_allowlist", Kind::Texts), opt("image_paths", Kind::Texts)];
 const MOCK: &[Opt] = &[
-    opt("enabled", Kind::Bool),
+    opt("enabled", Kind::Flag),
     opt("fs_isolation", Kind::Text),
-    opt("shutdown_periodic_after", Kind::Bool),
+    opt("shutdown_periodic_after", Kind::Flag),
     opt("shutdown_periodic_duration", Kind::Number),
 ];
 
@@ -108,6 +111,11 @@ fn with_old_names(config: Map<String, Value>, old: &BTreeMap<String, String>) ->
     config.as_object().cloned().unwrap_or_default()
 }
 
+/// Every problem with names, types and values.
+pub(super) fn problems_of(table: &'static [Opt], config: &Map<String, Value>) -> Vec<String> {
+    driver_schema::check(table, config).iter().map(Misfit::placed).collect()
+}
+
 fn pids_limit(config: &Map<String, Value>, default: Option<u32>) -> Option<u32> {
     match config.number("pids_limit") {
         None => default,
@@ -127,7 +135,7 @@ fn denied(config: &Map<String, Value>, problems: &mut Vec<String>) -> Denied {
 }
 
 fn read_isolation(into: &mut IsolationOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let mut problems = options::check(ISOLATED, config);
+    let mut problems = problems_of(ISOLATED, config);
     if config.contains_key("allow_caps") {
         into.allowed_capabilities = options::capabilities(config, "allow_caps");
     }
@@ -147,7 +155,7 @@ fn read_isolation(into: &mut IsolationOptions, config: &Map<String, Value>) -> R
 }
 
 fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let mut problems = options::check(RAW_EXEC, config);
+    let mut problems = problems_of(RAW_EXEC, config);
     if config.contains_key("enabled") {
         into.raw_exec = config.switch("enabled");
     }
@@ -159,12 +167,12 @@ fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Resul
 fn read_qemu(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
     into.qemu.image_paths = config.list("image_paths").into_iter().map(PathBuf::from).collect();
     into.qemu.args_allowlist = config.list("args_allowlist");
-    let problems = options::check(QEMU, config);
+    let problems = problems_of(QEMU, config);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 fn read_mock(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let mut problems = options::check(MOCK, config);
+    let mut problems = problems_of(MOCK, config);
     if config.contains_key("enabled") {
         into.mock = config.switch("enabled");
     }
@@ -237,7 +245,7 @@ mod tests {
             [
                 "plugin \"exec\": default_pid_mode must be \"private\" or \"host\", got \"shared\"",
                 "plugin \"exec\": invalid range of ids \"x\": expected a number, or two joined by a hyphen",
-                "plugin \"raw_exec\": unsupported option \"enable\"",
+                "plugin \"raw_exec\": Invalid label: No argument or block type is named \"enable\".",
             ]
         );
     }

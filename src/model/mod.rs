@@ -18,6 +18,7 @@ pub mod id;
 pub mod identity;
 pub mod interpolate;
 pub mod job;
+pub mod multierror;
 pub mod network;
 pub mod node;
 pub mod resources;

@@ -580,7 +580,7 @@ fn networking(config: &Map<String, Value>) -> Option<NetworkingConfig> {
 }
 
 /// `soft[:hard]`.
-pub(super) fn limit_of(name: &str, value: &str) -> Option<ResourcesUlimits> {
+fn limit_of(name: &str, value: &str) -> Option<ResourcesUlimits> {
     let (soft, hard) = value.split_once(':').unwrap_or((value, value));
     let (soft, hard) = (soft.parse().ok()?, hard.parse().ok()?);
     Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) })

@@ -40,8 +40,6 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::Serialize;
-use serde_json::Map;
-use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -544,10 +542,6 @@ impl Driver for Docker {
 
     fn mounts_volumes(&self) -> bool {
         true
-    }
-
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        check::schema(config)
     }
 
     async fn start(
