@@ -244,6 +244,7 @@ impl Isolated {
                 no_pivot_root: self.options.no_pivot_root,
             }),
             cgroups_optional: false,
+            no_cgroups: false,
             scope: Scope::Isolated,
             overrides: Overrides::default(),
             pids_limit: self.options.pids_limit,

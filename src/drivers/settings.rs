@@ -152,6 +152,10 @@ fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Resul
         into.raw_exec = config.switch("enabled");
     }
     into.raw_exec_pids_limit = pids_limit(config, None);
+    into.raw_exec_no_cgroups = config.switch("no_cgroups");
+    if into.raw_exec_no_cgroups && into.raw_exec_pids_limit.is_some() {
+        problems.push("pids_limit needs control groups, which no_cgroups switches off".to_owned());
+    }
     into.raw_exec_denied = denied(config, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -230,7 +234,7 @@ mod tests {
     fn every_problem_is_named_with_its_plugin() {
         let plugins = json!({
             "exec": {"default_pid_mode": "shared", "denied_host_uids": "x"},
-            "raw_exec": {"enable": true},
+            "raw_exec": {"enable": true, "no_cgroups": true, "pids_limit": 7},
         });
         assert_eq!(
             read(plugins, &[]).unwrap_err(),
@@ -238,6 +242,7 @@ mod tests {
                 "plugin \"exec\": default_pid_mode must be \"private\" or \"host\", got \"shared\"",
                 "plugin \"exec\": invalid range of ids \"x\": expected a number, or two joined by a hyphen",
                 "plugin \"raw_exec\": unsupported option \"enable\"",
+                "plugin \"raw_exec\": pids_limit needs control groups, which no_cgroups switches off",
             ]
         );
     }
