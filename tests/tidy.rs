@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("agent", &["model", "clock", "gotemplate", "store", "drivers"]),
     ("api", &["model", "clock", "telemetry", "jobspec", "store", "mirror"]),
     ("client", &[]),
-    ("config", &["model"]),
+    ("config", &["model", "gotemplate"]),
     ("cli", &["model", "clock", "gotemplate", "jobspec", "client", "config"]),
     (
         "run",

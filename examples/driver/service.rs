@@ -159,7 +159,7 @@ impl Task {
         let output = |path: &str| fs::OpenOptions::new().write(true).open(path).map_err(failed);
         let mut command = inside(&config, std::env::current_exe().map_err(failed)?);
         command.arg(ARGUMENT).arg(&prefix).arg(get("command")).args(list("args").iter().map(text));
-        command.env_clear().envs(&config.env).env("SAMPLE_IMAGE", get("image"));
+        command.env_clear().envs(search_path()).envs(&config.env).env("SAMPLE_IMAGE", get("image"));
         command.envs(told(&config));
         for map in list("port_map") {
             let pairs = map.as_map().cloned().unwrap_or_default();
@@ -237,11 +237,17 @@ impl Task {
     fn command(&self, command: &[String]) -> Result<tokio::process::Command, Status> {
         let (program, args) = command.split_first().ok_or_else(|| failed("no command"))?;
         let mut command = tokio::process::Command::new(program);
-        command.args(args).env_clear().envs(&self.config.env).kill_on_drop(true);
+        command.args(args).env_clear().envs(search_path()).envs(&self.config.env).kill_on_drop(true);
         command.current_dir(PathBuf::from(&self.config.alloc_dir).join(&self.config.name));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
+}
+
+/// Where programs are, unless the job says it. Tasks of plugins get nothing of the agent's environment: an image would
+/// have a search path of its own, and this driver's image is the machine.
+fn search_path() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os("PATH").map(|path| ("PATH", path))
 }
 
 fn attr(kind: &str, required: bool) -> hclspec::Spec {

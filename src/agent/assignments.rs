@@ -24,6 +24,7 @@ use crate::model::allocation::AllocationReport;
 use crate::model::allocation::ClientStatus;
 use crate::model::id::AllocId;
 use crate::model::id::NodeId;
+use crate::model::identity::Tokens;
 use crate::model::node::NodeControl;
 use crate::store::Event;
 use crate::store::KeyValue;
@@ -227,6 +228,7 @@ impl Assignments {
             gone.into_iter().for_each(|id| self.forget(id));
         }
         self.apply(changed).await?;
+        items.iter().for_each(|item| self.hand_over_tokens(item));
         self.trust.seen = self.trust.seen.max(revision);
         Ok(State::Watching { from: revision + 1 })
     }
@@ -338,8 +340,24 @@ impl Assignments {
             }
         }
         self.apply(changed).await?;
+        for event in &batch.events {
+            if let Event::Put(item) = event {
+                self.hand_over_tokens(item);
+            }
+        }
         self.trust.seen = self.trust.seen.max(batch.revision);
         Ok(false)
+    }
+
+    /// Gives an allocation its tokens, if that is what stands at this key. Without tokens it keeps those it has.
+    fn hand_over_tokens(&self, item: &KeyValue) {
+        let Some(Key::AllocTokens(_, id)) = self.layout.parse(&item.key) else { return };
+        match serde_json::from_slice::<Tokens>(&item.value) {
+            Ok(tokens) => self.workload.take_tokens(id, tokens),
+            Err(error) => {
+                tracing::error!(key = %item.key, %error, "the tokens of an allocation cannot be read")
+            }
+        }
     }
 
     fn forget(&mut self, id: AllocId) {

@@ -8,6 +8,7 @@ use crate::drivers::ExitStatus;
 use crate::model::allocation::TASK_EVENTS_KEPT;
 use crate::model::allocation::TaskEvent;
 use crate::model::allocation::TaskState;
+use crate::model::multierror::multierror;
 use crate::model::time::Span;
 use crate::model::time::Time;
 
@@ -66,8 +67,11 @@ pub fn driver(text: &str) -> TaskEvent {
     detailed("Driver", text.to_owned(), &[("driver_message", text.to_owned())])
 }
 
-pub fn validation_failed(error: &str) -> TaskEvent {
-    detailed("Failed Validation", error.to_owned(), &[("validation_error", error.to_owned())])
+/// Names and types of a driver's options are wrong.
+pub fn options_refused(problems: Vec<String>) -> TaskEvent {
+    let all = std::iter::once("failed to parse config: ".to_owned()).chain(problems);
+    let error = multierror(&all.collect::<Vec<_>>());
+    detailed("Failed Validation", error.clone(), &[("validation_error", error)])
 }
 
 pub fn driver_failed(error: &str) -> TaskEvent {

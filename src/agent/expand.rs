@@ -54,12 +54,10 @@ impl Names<'_> {
     /// Expands every text of the options.
     ///
     /// # Errors
-    /// In Nomad's words, for an event of type `Failed Validation`.
+    /// In the words of HCL's evaluation.
     pub fn expand(&self, config: &Map<String, Value>) -> Result<Map<String, Value>, String> {
         let expanded = config.iter().map(|(key, value)| Ok((key.clone(), self.expand_value(value)?)));
-        expanded
-            .collect::<Result<_, String>>()
-            .map_err(|error| format!("2 errors occurred:\n\t* failed to parse config: \n\t* {error}\n\n"))
+        expanded.collect()
     }
 
     fn expand_value(&self, value: &Value) -> Result<Value, String> {

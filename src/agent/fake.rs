@@ -23,6 +23,7 @@ use crate::model::allocation::TaskRunState;
 use crate::model::allocation::TaskState;
 use crate::model::id::AllocId;
 use crate::model::id::DeploymentId;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 use crate::model::time::Time;
 
@@ -293,6 +294,8 @@ impl FakeAlloc {
 
 #[async_trait]
 impl Workload for FakeWorkload {
+    fn take_tokens(&self, _: AllocId, _: Tokens) {}
+
     async fn open(&self, context: WorkloadContext) -> Result<(), LedgerError> {
         {
             let mut state = self.inner.state.lock();

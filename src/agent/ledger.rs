@@ -29,6 +29,7 @@ use crate::model::allocation::DeploymentHealth;
 use crate::model::allocation::NetworkStatus;
 use crate::model::allocation::TaskState;
 use crate::model::id::AllocId;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 use crate::model::service::CheckResult;
 use crate::model::time::Time;
@@ -75,9 +76,25 @@ pub struct LedgerMeta {
     pub cluster_id: String,
     /// The newest epoch seen.
     pub epoch: u64,
+    /// That cluster's state is in the memory of the process that wrote this.
+    pub volatile_cluster: bool,
     /// The session and boot that registered last.
     pub session_id: String,
     pub boot_id: String,
+}
+
+impl LedgerMeta {
+    /// What is left to know when a process begins. A cluster that ended with its process can never give orders again, so
+    /// it is forgotten, and the first one seen says what becomes of its tasks. Any other is kept.
+    pub fn begin(&mut self, volatile_cluster: bool) {
+        if self.volatile_cluster {
+            self.cluster_id.clear();
+            self.epoch = 0;
+        }
+        if self.cluster_id.is_empty() {
+            self.volatile_cluster = volatile_cluster;
+        }
+    }
 }
 
 /// Restarts within the present window of the restart policy.
@@ -129,6 +146,9 @@ pub struct AllocRecord {
     /// Results of its checks when it was saved, by check id.
     #[serde(default)]
     pub checks: BTreeMap<String, CheckResult>,
+    /// The tokens of its tasks: they can be started again while the store is away.
+    #[serde(default)]
+    pub tokens: Tokens,
     /// Its directory has been removed.
     #[serde(default)]
     pub reaped: bool,
@@ -406,6 +426,7 @@ mod tests {
             started_at: Time::NEVER,
             ended_at: Time::NEVER,
             checks: BTreeMap::new(),
+            tokens: Tokens::default(),
             reaped: false,
         }
     }
@@ -433,6 +454,26 @@ mod tests {
         assert_eq!(contents.meta.cluster_id, "c");
         assert_eq!(contents.allocs.into_values().collect::<Vec<_>>(), std::slice::from_ref(&kept));
         assert_eq!(contents.jobs.get(&kept.job), Some(&job));
+    }
+
+    #[test]
+    fn only_a_cluster_that_ended_with_its_process_is_forgotten() {
+        let seen = |volatile_cluster| LedgerMeta {
+            cluster_id: "c".into(),
+            epoch: 3,
+            volatile_cluster,
+            ..LedgerMeta::default()
+        };
+        for (before, volatile, after) in [(true, true, true), (true, false, false)] {
+            let mut meta = seen(before);
+            meta.begin(volatile);
+            assert_eq!((meta.cluster_id.as_str(), meta.epoch, meta.volatile_cluster), ("", 0, after));
+        }
+        for volatile in [true, false] {
+            let mut meta = seen(false);
+            meta.begin(volatile);
+            assert_eq!(meta, seen(false), "the tasks of a cluster that lasts wait for its orders");
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ use crate::drivers::TaskHandle;
 use crate::model::allocation::Allocation;
 use crate::model::group::RestartPolicy;
 use crate::model::group::TaskGroup;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 use crate::model::node::NodeInfo;
 use crate::model::service::ServiceRegistration;
@@ -158,6 +159,8 @@ pub struct AllocShared {
     pub machine: Arc<Machine>,
     /// The newest state; written by the allocation's runner only.
     pub record: Mutex<AllocRecord>,
+    /// The newest tokens of its tasks.
+    pub tokens: watch::Sender<Arc<Tokens>>,
     /// Services at work, by task; the group's under the empty name.
     pub services: Mutex<BTreeMap<String, Box<dyn Services>>>,
     /// The allocation has ended.

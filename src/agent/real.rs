@@ -38,6 +38,7 @@ use crate::agent::workload::WorkloadContext;
 use crate::drivers::DriverError;
 use crate::model::allocation::Allocation;
 use crate::model::id::AllocId;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 use crate::model::service::CheckResult;
 use crate::model::time::Span;
@@ -278,8 +279,10 @@ impl RealWorkload {
     fn insert(&self, machine: &Arc<Machine>, record: AllocRecord, setup: Setup, stop: bool) {
         let id = record.allocation.id;
         let ended = !record.ended_at.is_never();
+        let tokens = watch::Sender::new(Arc::new(record.tokens.clone()));
         let shared = Arc::new(AllocShared {
             machine: Arc::clone(machine),
+            tokens,
             record: Mutex::new(record),
             services: Mutex::default(),
             ended: watch::Sender::new(ended),
@@ -443,6 +446,7 @@ fn new_record(setup: &Setup) -> AllocRecord {
         started_at: Time::NEVER,
         ended_at: Time::NEVER,
         checks: BTreeMap::new(),
+        tokens: Tokens::default(),
         reaped: false,
     }
 }
@@ -504,6 +508,18 @@ impl Workload for RealWorkload {
         let record = new_record(&setup);
         machine.context.ledger.save_job(&record.job, &setup.job);
         self.insert(&machine, record, setup, false);
+    }
+
+    fn take_tokens(&self, alloc: AllocId, tokens: Tokens) {
+        if let Some(slot) = self.slots.table.lock().get(&alloc) {
+            slot.shared.tokens.send_if_modified(|known| {
+                let new = **known != tokens;
+                if new {
+                    *known = Arc::new(tokens);
+                }
+                new
+            });
+        }
     }
 
     fn stop(&self, allocation: Arc<Allocation>) {

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::model::allocation::Allocation;
 use crate::model::id::AllocId;
 use crate::model::id::NodeId;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 
 /// What the core lends to what it runs.
@@ -52,6 +53,9 @@ pub trait Workload: Send + Sync + 'static {
     /// Starts an allocation, or tells a running one what changed. Level-triggered: the same call again does
     /// nothing. One that has ended stays ended.
     fn run(&self, allocation: Arc<Allocation>, job: Arc<Job>);
+
+    /// The tokens of a known allocation's tasks, new or renewed.
+    fn take_tokens(&self, alloc: AllocId, tokens: Tokens);
 
     /// Ends a known allocation; its end is reported.
     fn stop(&self, allocation: Arc<Allocation>);

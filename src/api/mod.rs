@@ -94,6 +94,8 @@ pub struct AgentInfo {
     pub http_addr: String,
     pub is_server: bool,
     pub is_client: bool,
+    /// The URL that stands for this cluster in the identities of tasks; empty for none.
+    pub oidc_issuer: String,
     /// Shown as `config` by `/v1/agent/self`; keys that are missing get Nomad's names and this struct's values.
     pub config: Value,
 }

@@ -54,7 +54,7 @@ enum Action {
 
 struct Route {
     verbs: Verbs,
-    /// Below `/v1/`. `:x` stands for one segment, `*` for one or more.
+    /// Below `/v1/`, or `/` if it begins with `.well-known`. `:x` stands for one segment, `*` for one or more.
     pattern: &'static str,
     action: Action,
 }
@@ -84,6 +84,7 @@ use read::allocations;
 use read::deployments;
 use read::evaluations;
 use read::jobs;
+use read::keys;
 use read::nodes;
 use read::services;
 use read::settings;
@@ -222,6 +223,8 @@ static ROUTES: &[Route] = &[
     missing("volume/*"),
     missing("plugin/*"),
     missing("vars"),
+    read(".well-known/jwks.json", keys::keyring_index, keys::key_set),
+    read(".well-known/openid-configuration", keys::keyring_index, keys::discovery),
     missing("var/*"),
     missing("event/stream"),
     act!(Any "acl/*" act::settings::acl_disabled),
@@ -290,8 +293,14 @@ enum Routed {
 }
 
 fn route(method: &Method, path: &str) -> Routed {
-    let Some(path) = path.strip_prefix("/v1/") else { return Routed::Unknown };
-    let segments: Vec<&str> = path.split('/').collect();
+    let (below, well_known) = match path.strip_prefix("/v1/") {
+        Some(below) => (below, false),
+        None => (path.trim_start_matches('/'), true),
+    };
+    if well_known != below.starts_with(".well-known/") {
+        return Routed::Unknown;
+    }
+    let segments: Vec<&str> = below.split('/').collect();
     let mut matching = ROUTES.iter().filter_map(|route| Some((route, captures(route.pattern, &segments)?)));
     let Some((first, found)) = matching.next() else { return Routed::Unknown };
     if first.verbs.contains(method) {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::gotemplate::sockaddr;
+
 use super::ConfigError;
 use super::schema;
 use super::syntax;
@@ -91,63 +93,31 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
         .map(|at| at + 1)
 }
 
-/// Replaces `{{ GetPrivateIP }}`, `{{ GetPublicIP }}`, `{{ GetInterfaceIP "eth0" }}` and
-/// `{{ GetDefaultInterfaces | attr "name" }}` (or `"address"`).
+/// Replaces templates of addresses, as `{{ GetInterfaceIP "eth0" }}:4646` or
+/// `{{ GetAllInterfaces | include "network" "10.0.0.0/8" | attr "address" }}`.
 ///
 /// # Errors
-/// When there is no such address, or another template.
+/// When a template is wrong, or finds no such address on this machine.
 pub fn expand_address(text: &str) -> Result<String, ConfigError> {
-    let Some(template) = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")) else {
+    if !text.contains("{{") {
         return Ok(text.to_owned());
-    };
+    }
     let failed =
         |why: &str| ConfigError::Invalid(format!("Failed to parse address template {text:?}: {why}"));
-    let words: Vec<&str> = template.split_whitespace().map(|word| word.trim_matches(['"', '`'])).collect();
-    let first = |wanted: &str| addresses().into_iter().find(|(interface, _)| interface == wanted);
-    let default = || default_interface().and_then(|name| first(&name));
-    let ip = |found: Option<(String, IpAddr)>| found.map(|(_, ip)| ip.to_string());
-    let found = match words[..] {
-        ["GetPrivateIP"] => private_address().map(|ip| ip.to_string()),
-        ["GetPublicIP"] => ip(addresses().into_iter().find(|(_, ip)| !is_private(*ip))),
-        ["GetInterfaceIP", name] => ip(first(name)),
-        ["GetDefaultInterfaces", "|", "attr", "name"] => default().map(|(name, _)| name),
-        ["GetDefaultInterfaces", "|", "attr", "address"] => ip(default()),
-        _ => {
-            return Err(failed(
-                "use GetPrivateIP, GetPublicIP, GetInterfaceIP \"<name>\" or GetDefaultInterfaces | attr \"name\"",
-            ));
-        }
-    };
-    found.ok_or_else(|| failed("this machine has no such address"))
-}
-
-/// The interface of the default route with the lowest metric.
-fn default_interface() -> Option<String> {
-    let routes = std::fs::read_to_string("/proc/net/route").ok()?;
-    let rows = routes.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-    let default = rows.filter(|row| row.len() > 7 && row[1] == "00000000" && row[7] == "00000000");
-    default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
+    let found = sockaddr::expand(text).map_err(|why| failed(&why))?;
+    let found = found.trim();
+    if found.is_empty() || found.starts_with(':') {
+        return Err(failed("this machine has no such address"));
+    }
+    Ok(found.to_owned())
 }
 
 /// The first private IPv4 address of this machine, else the first address that is not the loopback's.
 pub fn private_address() -> Option<IpAddr> {
-    let all: Vec<IpAddr> = addresses().into_iter().map(|(_, ip)| ip).filter(|ip| !ip.is_loopback()).collect();
-    all.iter().copied().find(|ip| is_private(*ip)).or_else(|| all.first().copied())
-}
-
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private(),
-        IpAddr::V6(ip) => ip.is_unique_local(),
-    }
-}
-
-fn addresses() -> Vec<(String, IpAddr)> {
-    let mut found: Vec<(String, IpAddr)> = if_addrs::get_if_addrs()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|interface| (interface.name.clone(), interface.ip()))
-        .collect();
-    found.sort_by_key(|(_, ip)| ip.is_ipv6());
-    found
+    let all: Vec<IpAddr> = sockaddr::interfaces().into_iter().map(|each| each.address).collect();
+    let usable = || all.iter().copied().filter(|ip| !ip.is_loopback());
+    usable()
+        .find(|ip| sockaddr::is_private(*ip))
+        .or_else(|| usable().find(IpAddr::is_ipv4))
+        .or_else(|| usable().next())
 }

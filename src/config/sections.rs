@@ -10,6 +10,7 @@ use serde::de::Error;
 use serde_json::Value;
 use serde_json::json;
 
+use super::scheduler::SchedulerDefaults;
 use crate::model::time::Span;
 
 /// The etcd that holds all state. Herder's own block. Without endpoints, a server keeps its state in memory.
@@ -93,14 +94,16 @@ pub struct ServerConfig {
     /// The lease of agents is at least this long.
     #[serde(deserialize_with = "span")]
     pub min_heartbeat_ttl: Span,
+    /// The URL under which others find `/.well-known/openid-configuration`; empty for none.
+    pub oidc_issuer: String,
     pub job_default_priority: i64,
     pub job_max_priority: i64,
     pub job_tracked_versions: u64,
     /// `1M` and the like.
     pub job_max_source_size: String,
     pub event_buffer_size: u64,
-    /// Scheduler configuration of a new cluster, as the file says it.
-    pub default_scheduler_config: Value,
+    /// Scheduler configuration of a new cluster.
+    pub default_scheduler_config: Option<SchedulerDefaults>,
     /// Scheduler types that this server runs; empty for all.
     #[serde(deserialize_with = "null_list")]
     pub enabled_schedulers: Vec<String>,
@@ -120,12 +123,13 @@ impl Default for ServerConfig {
             // The lease is grace enough: it is renewed three times as often as it must be.
             heartbeat_grace: Span::ZERO,
             min_heartbeat_ttl: Span::from_secs(10),
+            oidc_issuer: String::new(),
             job_default_priority: 50,
             job_max_priority: 100,
             job_tracked_versions: 6,
             job_max_source_size: "1M".to_owned(),
             event_buffer_size: 100,
-            default_scheduler_config: Value::Null,
+            default_scheduler_config: None,
             enabled_schedulers: Vec::new(),
         }
     }

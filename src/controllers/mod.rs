@@ -4,6 +4,7 @@
 pub mod bootstrap;
 pub mod commit;
 mod compact;
+pub mod identity;
 pub mod intake;
 pub mod job;
 pub mod leadership;
@@ -94,12 +95,19 @@ pub struct Settings {
     pub region: String,
     /// How long after its lease ended a node counts as down.
     pub heartbeat_grace: Span,
+    /// Who signs the identities of tasks, for those who verify them: a URL, or empty.
+    pub oidc_issuer: String,
     pub reap: reap::Thresholds,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { region: "global".to_owned(), heartbeat_grace: Span::ZERO, reap: reap::Thresholds::default() }
+        Self {
+            region: "global".to_owned(),
+            heartbeat_grace: Span::ZERO,
+            oidc_issuer: String::new(),
+            reap: reap::Thresholds::default(),
+        }
     }
 }
 
@@ -147,6 +155,10 @@ async fn reign(context: &Context, term: Term, cancel: &CancellationToken) {
     let queue = Arc::new(Queue::default());
     let periodic = periodic::PeriodicReconciler::new(context.clone(), committer.clone(), &queue);
     tasks.spawn(runner::run(periodic, queue, OTHERS_AT_ONCE, reign.clone()));
+
+    let queue = Arc::new(Queue::default());
+    let identity = identity::IdentityReconciler::new(context.clone(), committer.clone(), &queue);
+    tasks.spawn(runner::run(identity, queue, OTHERS_AT_ONCE, reign.clone()));
 
     let queue = Arc::new(Queue::default());
     let reap = reap::ReapReconciler::new(context.clone(), committer, &queue);

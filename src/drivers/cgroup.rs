@@ -380,12 +380,16 @@ impl TaskCgroups {
         Ok(())
     }
 
-    /// Processes in the groups.
+    /// Processes in the groups, and in groups that the task made below them.
     pub fn pids(&self) -> Vec<i32> {
         let dir = self.dirs.get("freezer").or_else(|| self.dirs.values().next());
-        let text = dir.and_then(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).unwrap_or_default();
-        // A process that is just being reaped is listed as 0, and signalling 0 means one's own process group.
-        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+        let mut found = Vec::new();
+        for dir in dir.into_iter().flat_map(|dir| with_children(dir)) {
+            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            // A process that is just being reaped is listed as 0, and signalling 0 means one's own process group.
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+        }
+        found
     }
 
     /// Kills every process in the groups; those that fork faster than they are killed are frozen first.
@@ -447,7 +451,7 @@ impl TaskCgroups {
         for dir in self.dirs.values() {
             let mut tries = 0;
             loop {
-                match fs::remove_dir(dir) {
+                match remove_group(dir) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     Err(error) if tries >= REMOVE_TRIES => {
                         let text = format!("cannot remove {}: {error}", dir.display());
@@ -468,10 +472,33 @@ impl TaskCgroups {
     /// Removes those groups that are empty by now.
     pub fn clear(&self) {
         for dir in self.dirs.values() {
-            let _ = fs::remove_dir(dir);
+            let _ = remove_group(dir);
         }
         self.rebalance();
     }
+}
+
+/// A group and all groups below it, parents first. Most tasks make none.
+fn with_children(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(dir) = found.get(next) {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let children: Vec<PathBuf> = children.map(|entry| entry.path()).collect();
+        found.extend(children);
+        next += 1;
+    }
+    found
+}
+
+/// Removes a group with those that its task made below it. The files in a group go with it.
+fn remove_group(dir: &Path) -> io::Result<()> {
+    for child in with_children(dir).iter().skip(1).rev() {
+        // What keeps one from going is told by the removal of its parent.
+        let _ = fs::remove_dir(child);
+    }
+    fs::remove_dir(dir)
 }
 
 fn number(text: String) -> Option<u64> {

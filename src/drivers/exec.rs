@@ -27,11 +27,7 @@ use super::cgroup::Scope;
 use super::executor::Executor;
 use super::executor::Launch;
 use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
-use super::options::required;
 use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
@@ -69,16 +65,6 @@ const NOT_AMONG_OTHERS: &[&str] = &["kill", "setgid", "setpcap", "setuid"];
 const DEFAULT_USER: &str = "nobody";
 /// Where a bare name is looked for when the task's own directories do not have it.
 const SEARCH_PATH: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin"];
-
-pub(super) const OPTIONS: &[Opt] = &[
-    required("command", Kind::Text),
-    opt("args", Kind::TextList),
-    opt("pid_mode", Kind::Text),
-    opt("ipc_mode", Kind::Text),
-    opt("cap_add", Kind::TextList),
-    opt("cap_drop", Kind::TextList),
-    opt("work_dir", Kind::Text),
-];
 
 /// What the agent's configuration says about isolated tasks of one driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,22 +122,10 @@ impl Isolated {
         (*Hierarchy::of_this_machine() == Hierarchy::None).then_some("Failed to discover cgroup mount point")
     }
 
-    /// Problems with values of the options that `exec` and `java` share.
-    pub(super) fn rules(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = Vec::new();
-        for name in ["pid_mode", "ipc_mode"] {
-            let mode = config.text(name);
-            if !["", "private", "host"].contains(&mode.as_str()) {
-                problems.push(format!("{name} must be \"private\" or \"host\", got {mode:?}"));
-            }
-        }
-        let work_dir = config.text("work_dir");
-        if !work_dir.is_empty() && !work_dir.starts_with('/') {
-            problems.push(format!("work_dir must be absolute but got relative path {work_dir:?}"));
-        }
-        if let Err(text) = self.capabilities(config) {
-            problems.push(text);
-        }
+    /// Problems with values of `driver`'s options, and with what the agent forbids.
+    pub(super) fn rules(&self, driver: &str, config: &Map<String, Value>) -> Vec<String> {
+        let mut problems = super::value_problems(driver, config);
+        problems.extend(self.capabilities(config).err());
         problems
     }
 
@@ -313,17 +287,13 @@ impl Driver for Exec {
         true
     }
 
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        options::check(OPTIONS, config)
-    }
-
     async fn start(
         &self,
         config: &TaskConfig,
         _progress: Progress,
     ) -> Result<(TaskHandle, Started), DriverError> {
         refuse(self.validate(&config.config))?;
-        super::refuse_values(self.isolated.rules(&config.config))?;
+        super::refuse_values(self.isolated.rules(self.name(), &config.config))?;
         let command = config.config.text("command");
         // For a bare name many places were tried, and none is named.
         let place =

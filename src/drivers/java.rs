@@ -20,11 +20,7 @@ use super::TaskConfig;
 use super::TaskHandle;
 use super::TaskStats;
 use super::exec::Isolated;
-use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
 use super::program;
 use super::refuse;
 use super::session::ExecRequest;
@@ -33,19 +29,6 @@ use super::supervisor::spec::CommandSpec;
 
 /// A virtual machine that does not even say its version in this time is not usable.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
-
-const OPTIONS: &[Opt] = &[
-    opt("class", Kind::Text),
-    opt("class_path", Kind::Text),
-    opt("jar_path", Kind::Text),
-    opt("jvm_options", Kind::TextList),
-    opt("args", Kind::TextList),
-    opt("pid_mode", Kind::Text),
-    opt("ipc_mode", Kind::Text),
-    opt("cap_add", Kind::TextList),
-    opt("cap_drop", Kind::TextList),
-    opt("work_dir", Kind::Text),
-];
 
 /// See the module.
 #[derive(Debug)]
@@ -111,10 +94,6 @@ impl Driver for Java {
         true
     }
 
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        options::check(OPTIONS, config)
-    }
-
     async fn start(
         &self,
         config: &TaskConfig,
@@ -124,7 +103,7 @@ impl Driver for Java {
         if config.config.text("jar_path").is_empty() && config.config.text("class").is_empty() {
             return Err(DriverError::BadConfig("jar_path or class must be specified".to_owned()));
         }
-        super::refuse_values(self.isolated.rules(&config.config))?;
+        super::refuse_values(self.isolated.rules(self.name(), &config.config))?;
         let java = find_java().ok_or_else(|| DriverError::Fatal("java not found".to_owned()))?;
         let command = CommandSpec {
             not_found: format!("{} is not visible to the task; add it to chroot_env", java.display()),

@@ -25,60 +25,11 @@ use super::TaskHandle;
 use super::TaskId;
 use super::TaskStats;
 use super::logs::LogFiles;
-use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
 use super::process::parse_signal;
 use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
-
-const OPTIONS: &[Opt] = &[
-    opt("run_for", Kind::Text),
-    opt("exit_code", Kind::Number),
-    opt("exit_signal", Kind::Number),
-    opt("exit_err_msg", Kind::Text),
-    opt("signal_error", Kind::Text),
-    opt("start_error", Kind::Text),
-    opt("start_error_recoverable", Kind::Bool),
-    opt("start_block_for", Kind::Text),
-    opt("kill_after", Kind::Text),
-    opt("plugin_exit_after", Kind::Text),
-    opt("driver_ip", Kind::Text),
-    opt("driver_advertise", Kind::Bool),
-    opt("driver_port_map", Kind::Text),
-    opt("stdout_string", Kind::Text),
-    opt("stdout_repeat", Kind::Number),
-    opt("stdout_repeat_duration", Kind::Text),
-    opt("stderr_string", Kind::Text),
-    opt("stderr_repeat", Kind::Number),
-    opt("stderr_repeat_duration", Kind::Text),
-    opt("exec_command", Kind::Block),
-];
-const DURATIONS: &[&str] = &[
-    "run_for",
-    "start_block_for",
-    "kill_after",
-    "plugin_exit_after",
-    "stdout_repeat_duration",
-    "stderr_repeat_duration",
-];
-
-const EXEC: &[Opt] = &[
-    opt("exit_code", Kind::Number),
-    opt("exit_err_msg", Kind::Text),
-    opt("exit_signal", Kind::Number),
-    opt("run_for", Kind::Text),
-    opt("stderr_repeat", Kind::Number),
-    opt("stderr_repeat_duration", Kind::Text),
-    opt("stderr_string", Kind::Text),
-    opt("stdout_repeat", Kind::Number),
-    opt("stdout_repeat_duration", Kind::Text),
-    opt("stdout_string", Kind::Text),
-];
-const EXEC_DURATIONS: &[&str] = &["run_for", "stdout_repeat_duration", "stderr_repeat_duration"];
 
 /// Makes the driver unhealthy now and then, as its configuration wishes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -242,15 +193,6 @@ impl Driver for Mock {
         super::healthy("mock_driver", [])
     }
 
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = options::check(OPTIONS, config);
-        for block in config.blocks("exec_command") {
-            problems
-                .extend(options::check(EXEC, &block).into_iter().map(|text| format!("exec_command: {text}")));
-        }
-        problems
-    }
-
     async fn start(
         &self,
         config: &TaskConfig,
@@ -258,9 +200,8 @@ impl Driver for Mock {
     ) -> Result<(TaskHandle, Started), DriverError> {
         let options = &config.config;
         refuse(self.validate(options))?;
-        refuse(DURATIONS.iter().filter_map(|name| duration(options, name).err()).collect())?;
+        refuse(super::value_problems(self.name(), options))?;
         let exec = options.blocks("exec_command").into_iter().next().unwrap_or_default();
-        refuse(EXEC_DURATIONS.iter().filter_map(|name| duration(&exec, name).err()).collect())?;
         let duration = |name| duration(options, name).map_err(DriverError::BadConfig);
         tokio::time::sleep(duration("start_block_for")?).await;
         let error = options.text("start_error");

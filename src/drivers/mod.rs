@@ -34,6 +34,9 @@ use serde::Serialize;
 use serde_json::Map;
 use serde_json::Value;
 
+use crate::model::driver_schema;
+use crate::model::driver_schema::Fault;
+use crate::model::driver_schema::Misfit;
 use crate::model::id::AllocId;
 use crate::model::network::PortMapping;
 use crate::model::node::DriverInfo;
@@ -277,8 +280,10 @@ pub trait Driver: Send + Sync + 'static {
     async fn close(&self) {}
 
     /// Checks names and types of options without running anything; every problem, in the job file's words. Rules about
-    /// their values are for [`Driver::start`].
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String>;
+    /// their values are for [`Driver::start`]. Built-in drivers have their table; others know their own.
+    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
+        problems(self.name(), Fault::Shape, config).iter().map(Misfit::placed).collect()
+    }
 
     /// Starts the task. When this returns the task runs on its own and survives the agent.
     async fn start(
@@ -488,6 +493,17 @@ fn healthy(name: &str, attributes: impl IntoIterator<Item = (String, String)>) -
 /// A driver that is not there.
 fn undetected(why: &str) -> DriverInfo {
     DriverInfo { health_description: why.to_owned(), ..DriverInfo::default() }
+}
+
+/// What is wrong with the options of a built-in driver.
+fn problems(driver: &str, fault: Fault, config: &Map<String, Value>) -> Vec<Misfit> {
+    let table = driver_schema::options_of(driver).unwrap_or_default();
+    driver_schema::check(table, config).into_iter().filter(|misfit| misfit.fault == fault).collect()
+}
+
+/// Values that a built-in driver refuses.
+fn value_problems(driver: &str, config: &Map<String, Value>) -> Vec<String> {
+    problems(driver, Fault::Value, config).into_iter().map(|misfit| misfit.text).collect()
 }
 
 /// Turns problems into one error.

@@ -1,71 +1,7 @@
-//! Checks a driver's options against a table of names and types.
+//! Reads a driver's options after they were checked along their table.
 
 use serde_json::Map;
 use serde_json::Value;
-
-/// The type of an option's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Text,
-    /// A whole number, also as text.
-    Number,
-    Bool,
-    TextList,
-    /// A map of scalars, or a list of such maps that are merged.
-    Map,
-    /// A block: a map of anything, or a list of them.
-    Block,
-}
-
-/// One option.
-#[derive(Clone, Copy, Debug)]
-pub struct Opt {
-    pub name: &'static str,
-    pub kind: Kind,
-    pub required: bool,
-}
-
-/// An option that may be absent.
-pub const fn opt(name: &'static str, kind: Kind) -> Opt {
-    Opt { name, kind, required: false }
-}
-
-/// An option that must be there.
-pub const fn required(name: &'static str, kind: Kind) -> Opt {
-    Opt { name, kind, required: true }
-}
-
-/// Every problem with names and types, in the table's order.
-pub fn check(table: &[Opt], config: &Map<String, Value>) -> Vec<String> {
-    let mut problems = Vec::new();
-    for option in table {
-        match config.get(option.name) {
-            None | Some(Value::Null) if option.required => {
-                let name = option.name;
-                problems.push(format!("missing required option {name:?}"));
-            }
-            Some(value) if !fits(option.kind, value) => {
-                problems.push(format!("option {:?} must be {}", option.name, describe(option.kind)));
-            }
-            _ => {}
-        }
-    }
-    for name in config.keys().filter(|name| !table.iter().any(|option| option.name == **name)) {
-        problems.push(format!("unsupported option {name:?}"));
-    }
-    problems
-}
-
-fn describe(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Text => "a string",
-        Kind::Number => "a number",
-        Kind::Bool => "a bool",
-        Kind::TextList => "a list of strings",
-        Kind::Map => "a map, or a list of maps",
-        Kind::Block => "a block",
-    }
-}
 
 /// Texts that stand for a bool.
 fn truth(text: &str) -> Option<bool> {
@@ -82,28 +18,7 @@ pub fn capabilities(config: &Map<String, Value>, option: &str) -> Vec<String> {
     config.list(option).into_iter().map(plain).collect()
 }
 
-fn is_scalar(value: &Value) -> bool {
-    matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_))
-}
-
-fn fits(kind: Kind, value: &Value) -> bool {
-    match (kind, value) {
-        (_, Value::Null) => true,
-        (Kind::Text, value) => is_scalar(value),
-        (Kind::Number, Value::Number(_)) => true,
-        (Kind::Number, Value::String(text)) => text.parse::<i64>().is_ok(),
-        (Kind::Bool, Value::Bool(_)) => true,
-        (Kind::Bool, Value::String(text)) => truth(text).is_some(),
-        (Kind::TextList, Value::Array(items)) => items.iter().all(is_scalar),
-        (Kind::Map, Value::Object(map)) => map.values().all(is_scalar),
-        (Kind::Map, Value::Array(items)) => items.iter().all(|item| item.is_object() && fits(kind, item)),
-        (Kind::Block, Value::Object(_)) => true,
-        (Kind::Block, Value::Array(items)) => items.iter().all(Value::is_object),
-        _ => false,
-    }
-}
-
-/// Typed access to options that [`check`] has accepted.
+/// Typed access to options that the check along their table has accepted.
 pub trait Options {
     /// The text; empty when absent.
     fn text(&self, name: &str) -> String;
@@ -167,23 +82,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    const TABLE: &[Opt] =
-        &[required("command", Kind::Text), opt("args", Kind::TextList), opt("port_map", Kind::Map)];
-
-    fn problems(value: Value) -> String {
-        check(TABLE, value.as_object().unwrap()).join("; ")
-    }
-
-    #[test]
-    fn every_problem_is_named() {
-        assert_eq!(problems(json!({"command": "x", "args": ["a", 1], "port_map": [{"db": 1}]})), "");
-        assert_eq!(
-            problems(json!({"args": "a", "comand": "x"})),
-            "missing required option \"command\"; option \"args\" must be a list of strings; \
-             unsupported option \"comand\""
-        );
-    }
 
     #[test]
     fn maps_and_lists_of_maps_read_the_same() {

@@ -23,12 +23,7 @@ use super::cgroup::Overrides;
 use super::cgroup::Scope;
 use super::executor::Executor;
 use super::executor::Launch;
-use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
-use super::options::required;
 use super::program;
 use super::refuse;
 use super::supervisor::spec::CommandSpec;
@@ -41,20 +36,8 @@ const VERSION_LIMIT: Duration = Duration::from_secs(10);
 const MEMORY: std::ops::RangeInclusive<i64> = 128..=4_000_000;
 /// The longest path that a socket can have.
 const MAX_SOCKET_PATH: usize = 107;
-const INTERFACES: &[&str] = &["ide", "scsi", "sd", "mtd", "floppy", "pflash", "virtio", "none"];
-const ACCELERATORS: &[&str] = &["tcg", "kvm"];
 /// Where the handle remembers the socket that takes commands.
 const MONITOR: &str = "monitor";
-
-const OPTIONS: &[Opt] = &[
-    required("image_path", Kind::Text),
-    opt("accelerator", Kind::Text),
-    opt("args", Kind::TextList),
-    opt("drive_interface", Kind::Text),
-    opt("graceful_shutdown", Kind::Bool),
-    opt("guest_agent", Kind::Bool),
-    opt("port_map", Kind::Map),
-];
 
 /// What the agent's configuration says about virtual machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,16 +69,9 @@ fn parse_version(text: &str) -> Option<String> {
 }
 
 impl Qemu {
-    /// Problems with values.
+    /// Problems with values, and with what the agent forbids.
     fn rules(&self, config: &Map<String, Value>) -> Vec<String> {
-        let mut problems = Vec::new();
-        let one_of = [("drive_interface", INTERFACES), ("accelerator", ACCELERATORS)];
-        for (name, known) in one_of {
-            let value = config.text(name);
-            if !value.is_empty() && !known.contains(&value.as_str()) {
-                problems.push(format!("{name} must be one of {}, got {value:?}", known.join(", ")));
-            }
-        }
+        let mut problems = super::value_problems(self.name(), config);
         let allowed = &self.options.args_allowlist;
         for arg in config.list("args") {
             let flag = arg.split('=').next().unwrap_or_default();
@@ -216,10 +192,6 @@ impl Driver for Qemu {
             Some(version) => super::healthy("qemu", [("driver.qemu.version".to_owned(), version)]),
             None => super::undetected("the version of qemu is unreadable"),
         }
-    }
-
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        options::check(OPTIONS, config)
     }
 
     async fn start(

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Map;
-use serde_json::Value;
 
 use crate::model::node::DriverInfo;
 
@@ -22,27 +20,13 @@ use super::cgroup::Scope;
 use super::executor::Executor;
 use super::executor::Launch;
 use super::executor::candidates;
-use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
-use super::options::required;
 use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
 use super::supervisor::spec::CommandSpec;
 use super::users;
 use super::users::Denied;
-
-const OPTIONS: &[Opt] = &[
-    required("command", Kind::Text),
-    opt("args", Kind::TextList),
-    opt("work_dir", Kind::Text),
-    opt("oom_score_adj", Kind::Number),
-    opt("cgroup_v2_override", Kind::Text),
-    opt("cgroup_v1_override", Kind::Map),
-];
 
 /// See the module.
 #[derive(Debug)]
@@ -56,19 +40,6 @@ pub struct RawExec {
     pub no_cgroups: bool,
 }
 
-/// Problems with values.
-fn rules(config: &Map<String, Value>) -> Vec<String> {
-    let mut problems = Vec::new();
-    if config.number("oom_score_adj").is_some_and(|score| !(0..=1000).contains(&score)) {
-        problems.push("oom_score_adj must be between 0 and 1000".to_owned());
-    }
-    let work_dir = config.text("work_dir");
-    if !work_dir.is_empty() && !work_dir.starts_with('/') {
-        problems.push(format!("work_dir must be absolute but got relative path {work_dir:?}"));
-    }
-    problems
-}
-
 #[async_trait]
 impl Driver for RawExec {
     fn name(&self) -> &'static str {
@@ -77,10 +48,6 @@ impl Driver for RawExec {
 
     async fn fingerprint(&self) -> DriverInfo {
         if self.enabled { super::healthy("raw_exec", []) } else { super::undetected("disabled") }
-    }
-
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        options::check(OPTIONS, config)
     }
 
     async fn start(
@@ -92,7 +59,7 @@ impl Driver for RawExec {
             return Err(DriverError::Fatal("raw_exec is disabled".to_owned()));
         }
         refuse(self.validate(&config.config))?;
-        super::refuse_values(rules(&config.config))?;
+        super::refuse_values(super::value_problems(self.name(), &config.config))?;
         let command = config.config.text("command");
         let work_dir = config.config.text("work_dir");
         let user = users::resolve(&config.user)?;

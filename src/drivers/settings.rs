@@ -9,38 +9,41 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::model::driver_schema;
+use crate::model::driver_schema::Kind;
+use crate::model::driver_schema::Misfit;
+use crate::model::driver_schema::Opt;
+use crate::model::driver_schema::opt;
+
 use super::DriverOptions;
 use super::exec::IsolationOptions;
 use super::exec::fair_pids_limit;
 use super::options;
-use super::options::Kind;
-use super::options::Opt;
 use super::options::Options;
-use super::options::opt;
 use super::users::Denied;
 
 const ISOLATED: &[Opt] = &[
-    opt("allow_caps", Kind::TextList),
+    opt("allow_caps", Kind::Texts),
     opt("default_ipc_mode", Kind::Text),
     opt("default_pid_mode", Kind::Text),
     opt("denied_host_gids", Kind::Text),
     opt("denied_host_uids", Kind::Text),
-    opt("no_pivot_root", Kind::Bool),
+    opt("no_pivot_root", Kind::Flag),
     opt("pids_limit", Kind::Number),
 ];
 const RAW_EXEC: &[Opt] = &[
     opt("denied_host_gids", Kind::Text),
     opt("denied_host_uids", Kind::Text),
-    opt("enabled", Kind::Bool),
-    opt("no_cgroups", Kind::Bool),
+    opt("enabled", Kind::Flag),
+    opt("no_cgroups", Kind::Flag),
     opt("pids_limit", Kind::Number),
 ];
 
-const QEMU: &[Opt] = &[opt("args_allowlist", Kind::TextList), opt("image_paths", Kind::TextList)];
+const QEMU: &[Opt] = &[opt("args_allowlist", Kind::Texts), opt("image_paths", Kind::Texts)];
 const MOCK: &[Opt] = &[
-    opt("enabled", Kind::Bool),
+    opt("enabled", Kind::Flag),
     opt("fs_isolation", Kind::Text),
-    opt("shutdown_periodic_after", Kind::Bool),
+    opt("shutdown_periodic_after", Kind::Flag),
     opt("shutdown_periodic_duration", Kind::Number),
 ];
 
@@ -56,6 +59,9 @@ const OLD_DOCKER: &[(&str, &[&str])] = &[
     ("docker.endpoint", &["endpoint"]),
     ("docker.nvidia_runtime", &["nvidia_runtime"]),
     ("docker.privileged.enabled", &["allow_privileged"]),
+    ("docker.tls.ca", &["tls", "ca"]),
+    ("docker.tls.cert", &["tls", "cert"]),
+    ("docker.tls.key", &["tls", "key"]),
     ("docker.volumes.enabled", &["volumes", "enabled"]),
     ("docker.volumes.selinuxlabel", &["volumes", "selinuxlabel"]),
     ("driver.docker.volumes", &["volumes", "enabled"]),
@@ -108,6 +114,11 @@ fn with_old_names(config: Map<String, Value>, old: &BTreeMap<String, String>) ->
     config.as_object().cloned().unwrap_or_default()
 }
 
+/// Every problem with names, types and values.
+pub(super) fn problems_of(table: &'static [Opt], config: &Map<String, Value>) -> Vec<String> {
+    driver_schema::check(table, config).iter().map(Misfit::placed).collect()
+}
+
 fn pids_limit(config: &Map<String, Value>, default: Option<u32>) -> Option<u32> {
     match config.number("pids_limit") {
         None => default,
@@ -127,7 +138,7 @@ fn denied(config: &Map<String, Value>, problems: &mut Vec<String>) -> Denied {
 }
 
 fn read_isolation(into: &mut IsolationOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let mut problems = options::check(ISOLATED, config);
+    let mut problems = problems_of(ISOLATED, config);
     if config.contains_key("allow_caps") {
         into.allowed_capabilities = options::capabilities(config, "allow_caps");
     }
@@ -147,7 +158,7 @@ fn read_isolation(into: &mut IsolationOptions, config: &Map<String, Value>) -> R
 }
 
 fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let mut problems = options::check(RAW_EXEC, config);
+    let mut problems = problems_of(RAW_EXEC, config);
     if config.contains_key("enabled") {
         into.raw_exec = config.switch("enabled");
     }
@@ -163,12 +174,12 @@ fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Resul
 fn read_qemu(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
     into.qemu.image_paths = config.list("image_paths").into_iter().map(PathBuf::from).collect();
     into.qemu.args_allowlist = config.list("args_allowlist");
-    let problems = options::check(QEMU, config);
+    let problems = problems_of(QEMU, config);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 fn read_mock(into: &mut DriverOptions, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-    let mut problems = options::check(MOCK, config);
+    let mut problems = problems_of(MOCK, config);
     if config.contains_key("enabled") {
         into.mock = config.switch("enabled");
     }
@@ -201,11 +212,16 @@ mod tests {
             ("docker.volumes.enabled", "1"),
             ("docker.cleanup.image.delay", "7s"),
             ("docker.caps.whitelist", "CHOWN, NET_RAW"),
+            ("docker.endpoint", "tcp://127.0.0.1:2376"),
+            ("docker.tls.cert", "c.pem"),
+            ("docker.tls.key", "k.pem"),
+            ("docker.tls.ca", "a.pem"),
         ];
         let options = read(json!({}), &old).unwrap().docker;
         assert!(options.allow_privileged && options.volumes_enabled);
         assert_eq!(options.allowed_capabilities, ["chown", "net_raw"]);
         assert_eq!(options.gc.image_delay.as_secs(), 7);
+        assert_eq!(options.tls.map(|tls| tls.ca), Some("a.pem".into()));
         let plugins = json!({"docker": {"allow_privileged": false, "volumes": [{"enabled": false}]}});
         let options = read(plugins, &old).unwrap().docker;
         assert!(!options.allow_privileged && !options.volumes_enabled);
@@ -241,7 +257,7 @@ mod tests {
             [
                 "plugin \"exec\": default_pid_mode must be \"private\" or \"host\", got \"shared\"",
                 "plugin \"exec\": invalid range of ids \"x\": expected a number, or two joined by a hyphen",
-                "plugin \"raw_exec\": unsupported option \"enable\"",
+                "plugin \"raw_exec\": Invalid label: No argument or block type is named \"enable\".",
                 "plugin \"raw_exec\": pids_limit needs control groups, which no_cgroups switches off",
             ]
         );

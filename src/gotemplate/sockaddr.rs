@@ -46,7 +46,15 @@ const FUNCTIONS: &[(&str, Plain)] = &[
 /// # Errors
 /// Names what is wrong with the expression.
 pub fn evaluate(expression: &str) -> Result<String, String> {
-    evaluate_over(expression, &interfaces())
+    expand(&format!("{{{{ {expression} }}}}"))
+}
+
+/// Replaces the expressions in a text, each in its double braces: `{{ GetInterfaceIP "eth0" }}:4646`.
+///
+/// # Errors
+/// Names what is wrong with an expression.
+pub fn expand(text: &str) -> Result<String, String> {
+    expand_over(text, &interfaces())
 }
 
 /// The addresses of this machine, those of the default route's interface first, IPv4 before IPv6.
@@ -81,7 +89,7 @@ pub fn default_interface(routes: &str) -> Option<String> {
     default.min_by_key(|row| row[6].parse::<u32>().unwrap_or(u32::MAX)).map(|row| row[0].to_owned())
 }
 
-fn evaluate_over(expression: &str, all: &[Interface]) -> Result<String, String> {
+fn expand_over(text: &str, all: &[Interface]) -> Result<String, String> {
     let mut functions = Functions::default();
     functions.add(FUNCTIONS);
     type Wanted = fn(&Interface) -> bool;
@@ -112,8 +120,7 @@ fn evaluate_over(expression: &str, all: &[Interface]) -> Result<String, String> 
             Ok(texts(all.iter().filter(|each| regex.is_match(&each.name)), many))
         });
     }
-    let source = format!("{{{{ {expression} }}}}");
-    let template = Template::parse("sockaddr.Parse", &source, &Options::default(), &functions)?;
+    let template = Template::parse("sockaddr.Parse", text, &Options::default(), &functions)?;
     template.render(&Value::Missing, &functions)
 }
 
@@ -127,7 +134,7 @@ fn usable(each: &Interface) -> bool {
 }
 
 /// Of the ranges for private use.
-fn is_private(address: IpAddr) -> bool {
+pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let shared = u32::from(address) & 0xffc0_0000 == u32::from(Ipv4Addr::new(100, 64, 0, 0));
@@ -306,6 +313,8 @@ mod tests {
 
     #[test]
     fn expressions_choose_among_the_addresses() {
+        let evaluate =
+            |expression: &str, all: &[Interface]| expand_over(&format!("{{{{ {expression} }}}}"), all);
         let interface = |name: &str, address: &str, prefix: u8, default: bool| Interface {
             name: name.to_owned(),
             address: address.parse().unwrap(),
@@ -335,9 +344,11 @@ mod tests {
             ("GetAllInterfaces | unique \"name\" | offset -1 | attr \"address\"", "8.8.4.4"),
             ("GetDefaultInterfaces | attr \"network\"", "10.1.2.3/24"),
         ] {
-            assert_eq!(evaluate_over(expression, &all).as_deref(), Ok(expected), "{expression}");
+            assert_eq!(evaluate(expression, &all).as_deref(), Ok(expected), "{expression}");
         }
-        let error = evaluate_over("GetAllInterfaces | include \"colour\" \"red\"", &all).unwrap_err();
+        let error = evaluate("GetAllInterfaces | include \"colour\" \"red\"", &all).unwrap_err();
+        let text = "{{ GetInterfaceIP \"eth1\" }}:4646 or {{GetPublicIP}}";
+        assert_eq!(expand_over(text, &all).as_deref(), Ok("192.168.0.7:4646 or 8.8.4.4"));
         assert!(error.contains("invalid include selector \"colour\""), "{error}");
     }
 }

@@ -73,7 +73,7 @@ pub fn canonicalize(job: &mut Job, cluster: &Defaults) -> Vec<String> {
             native_services(group, &mut warnings);
         }
         mesh(group);
-        implied::add(group);
+        implied::add(group, cluster.consul);
     }
     warnings
 }
@@ -248,20 +248,15 @@ fn canonicalize_service(service: &mut Service, place: &Place<'_>, namespace: &st
     }
 }
 
-/// On a cluster without Consul, services of the default provider register with Herder itself. Those of a service mesh
-/// cannot: they keep their provider, and wait for a node that has Consul.
-fn native_services(group: &mut TaskGroup, warnings: &mut Vec<String>) {
-    let name = group.name.clone();
-    let services =
-        group.services.iter_mut().chain(group.tasks.iter_mut().flat_map(|task| &mut task.services));
-    for service in services.filter(|service| service.provider == "consul") {
-        if service.connect.is_some() {
-            continue;
-        }
-        "nomad".clone_into(&mut service.provider);
+/// On a cluster without Consul, agents register services of the default provider with Herder itself, and run their checks,
+/// of whatever type. Those of a service mesh cannot do without: they wait for a node that has Consul.
+fn native_services(group: &TaskGroup, warnings: &mut Vec<String>) {
+    let name = &group.name;
+    let services = group.services.iter().chain(group.tasks.iter().flat_map(|task| &task.services));
+    for service in services.filter(|service| service.provider == "consul" && service.connect.is_none()) {
         warnings.push(format!(
             "Service {:?} of group {name:?} asks for provider \"consul\", which this cluster does not have: it is \
-             registered natively, as with provider = \"nomad\"",
+             registered natively, where services with provider = \"nomad\" are",
             service.name,
         ));
     }

@@ -20,10 +20,13 @@ use super::diagnostic::SourceText;
 use super::eval::Scope;
 use super::eval::pairs;
 use super::hcl1::Translation;
+use super::outline::Outline;
 use super::schema;
 use super::schema::Form;
 use super::schema::Kind;
 use super::suggest::did_you_mean;
+use super::validate::Pick;
+use super::validate::Step;
 use super::value::Value as Evaluated;
 use super::values;
 
@@ -33,8 +36,10 @@ pub(super) struct Decoder {
     pub(super) diagnostics: Diagnostics,
     /// The file is in the older syntax: blocks may be assigned, single texts stand for lists.
     pub(super) tolerant: bool,
-    /// The file is in JSON syntax: maps in driver options stay maps.
-    pub(super) is_json: bool,
+    /// The places of a file in JSON syntax, whose body has none. Maps in driver options stay maps there.
+    pub(super) json: Option<Outline>,
+    /// The way to what is being read.
+    pub(super) way: Vec<Step>,
     /// The file was translated from the older syntax: where places of its body are in the file.
     pub(super) translation: Option<Translation>,
     /// Blocks that dynamic blocks made so far.
@@ -44,8 +49,8 @@ pub(super) struct Decoder {
 /// Nested dynamic blocks multiply; a file that makes more than this is refused.
 const MAX_EXPANDED: usize = 50_000;
 
-/// Where blocks of one body were first seen, for duplicates.
-type Seen = BTreeMap<&'static str, Range<usize>>;
+/// Where blocks of one body were first seen, and whether as attributes, for duplicates.
+type Seen = BTreeMap<&'static str, (Range<usize>, bool)>;
 
 impl Decoder {
     /// Decodes `body` along `schema`. `whole` is the place to complain about what is missing.
@@ -61,7 +66,9 @@ impl Decoder {
         for structure in body {
             match structure {
                 Structure::Attribute(attribute) => {
+                    self.way.push(Step::Attribute(attribute.key.as_str().to_owned()));
                     self.attribute(&mut out, &mut seen, attribute, schema, scope);
+                    self.way.pop();
                 }
                 Structure::Block(block) => self.block(&mut out, &mut seen, block, schema, scope),
             }
@@ -102,7 +109,7 @@ impl Decoder {
             return;
         };
         if wanted.form == Form::TextMap {
-            if self.is_repeated(wanted, seen, span) {
+            if self.is_repeated(wanted, seen, span, true) {
                 return;
             }
             if let Some(value) = self.typed(&attribute.value, Kind::TextMap, scope) {
@@ -170,7 +177,15 @@ impl Decoder {
             return;
         }
         match schema.blocks.iter().find(|wanted| wanted.name == name) {
-            Some(wanted) => self.known_block(out, seen, block, wanted, scope),
+            Some(wanted) => {
+                let pick = match block.labels.first() {
+                    Some(label) => Pick::Label(label.as_str().to_owned()),
+                    None => Pick::Nth(out.get(wanted.key).and_then(Value::as_array).map_or(0, Vec::len)),
+                };
+                self.way.push(Step::Block(wanted.name, pick));
+                self.known_block(out, seen, block, wanted, scope);
+                self.way.pop();
+            }
             None => self.unknown_block(name, block.ident.span().unwrap_or_default(), schema),
         }
     }
@@ -185,7 +200,7 @@ impl Decoder {
     ) {
         let span = header_span(block);
         let is_single = !matches!(wanted.form, Form::Many | Form::Labelled(_) | Form::Keyed(_));
-        if is_single && self.is_repeated(wanted, seen, span.clone()) {
+        if is_single && self.is_repeated(wanted, seen, span.clone(), false) {
             return;
         }
         let Some(label) = self.label(block, wanted) else { return };
@@ -312,9 +327,15 @@ impl Decoder {
         }
     }
 
-    fn is_repeated(&mut self, wanted: &schema::Block, seen: &mut Seen, span: Range<usize>) -> bool {
-        let Some(first) = seen.get(wanted.name) else {
-            seen.insert(wanted.name, span);
+    fn is_repeated(
+        &mut self,
+        wanted: &schema::Block,
+        seen: &mut Seen,
+        span: Range<usize>,
+        is_attribute: bool,
+    ) -> bool {
+        let Some((first, was_attribute)) = seen.get(wanted.name) else {
+            seen.insert(wanted.name, (span, is_attribute));
             return false;
         };
         // Older files give these maps piece by piece.
@@ -324,7 +345,11 @@ impl Decoder {
         let at = Diagnostic::at(&self.source, self.place(first.clone()), "", "");
         let place = format!("{}:{},{}-{}", at.file, at.line, at.column, at.end_column);
         let name = wanted.name;
-        let detail = format!("Only one {name} block is allowed. Another was defined at {place}.");
+        let detail = if is_attribute || *was_attribute {
+            format!("{name} may not be defined more than once. Another definition is defined at {place}.")
+        } else {
+            format!("Only one {name} block is allowed. Another was defined at {place}.")
+        };
         self.error(span, &format!("Duplicate {name} block"), detail);
         true
     }
@@ -402,15 +427,15 @@ impl Decoder {
 
     /// The text that positions of expressions refer to. In JSON syntax they count from the start of each string.
     pub(super) fn text(&self) -> &str {
-        if self.is_json { "" } else { &self.source.text }
+        if self.json.is_some() { "" } else { &self.source.text }
     }
 
     /// The place in the file of a place in the body.
     fn place(&self, span: Range<usize>) -> Range<usize> {
-        match &self.translation {
-            Some(translation) => translation.origin(&span),
-            None if self.is_json => 0..0,
-            None => span,
+        match (&self.translation, &self.json) {
+            (Some(translation), _) => translation.origin(&span),
+            (None, Some(outline)) => outline.find(&self.way),
+            (None, None) => span,
         }
     }
 

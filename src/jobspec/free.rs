@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::decode::Decoder;
 use super::eval::Scope;
+use super::validate::Step;
 use super::values;
 
 impl Decoder {
@@ -18,10 +19,13 @@ impl Decoder {
         for structure in body {
             match structure {
                 Structure::Attribute(attribute) => {
-                    let Some(value) = self.evaluate(&attribute.value, scope) else { continue };
+                    self.way.push(Step::Attribute(attribute.key.as_str().to_owned()));
+                    let value = self.evaluate(&attribute.value, scope);
+                    self.way.pop();
+                    let Some(value) = value else { continue };
                     let value = values::to_json(value);
                     if !value.is_null() {
-                        let value = if self.is_json { value } else { wrapped(value) };
+                        let value = if self.json.is_some() { value } else { wrapped(value) };
                         out.insert(attribute.key.as_str().to_owned(), value);
                     }
                 }

@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use super::schema;
 use super::schema::Form;
+use super::validate::Pick;
+use super::validate::Step;
 
 /// True when the value is a job file in JSON syntax, not a job of the API: `job` holds labels, and labels hold bodies.
 pub(super) fn is_file(value: &Value) -> bool {
@@ -24,11 +26,36 @@ pub(super) fn is_file(value: &Value) -> bool {
     job.is_some_and(|labels| !labels.is_empty() && labels.values().all(is_bodies))
 }
 
+/// A text that is not a template, or a key that is not a name.
+#[derive(Debug)]
+pub(super) struct Bad {
+    /// From the file to it.
+    pub(super) way: Vec<Step>,
+    pub(super) why: String,
+}
+
+impl Bad {
+    fn inside(mut self, step: Step) -> Self {
+        self.way.insert(0, step);
+        self
+    }
+
+    fn in_block(self, name: &'static str, pick: impl Into<Pick>) -> Self {
+        self.inside(Step::Block(name, pick.into()))
+    }
+}
+
+impl From<String> for Bad {
+    fn from(why: String) -> Self {
+        Self { way: Vec::new(), why }
+    }
+}
+
 /// The body of a file.
 ///
 /// # Errors
 /// When a text is not a template, or a key not a name.
-pub(super) fn body(value: &Value) -> Result<Body, String> {
+pub(super) fn body(value: &Value) -> Result<Body, Bad> {
     let mut out = Body::new();
     for (key, value) in value.as_object().into_iter().flatten() {
         match key.as_str() {
@@ -37,11 +64,12 @@ pub(super) fn body(value: &Value) -> Result<Body, String> {
                 for (label, inner) in value.as_object().into_iter().flatten() {
                     let mut block = Block::new(name("variable")?);
                     block.labels.push(label.as_str().into());
-                    block.body = variable(inner)?;
+                    block.body = variable(inner).map_err(|bad| bad.in_block("variable", label))?;
                     out.push(block);
                 }
             }
-            "variables" | "locals" => out.push(plain_block(key, value)?),
+            "variables" => out.push(plain_block(key, value).map_err(|bad| bad.in_block("variables", 0))?),
+            "locals" => out.push(plain_block(key, value).map_err(|bad| bad.in_block("locals", 0))?),
             _ => entry(&mut out, key, value, &schema::FILE)?,
         }
     }
@@ -53,10 +81,10 @@ pub(super) fn body(value: &Value) -> Result<Body, String> {
 /// # Errors
 /// When a key is not a name.
 pub(super) fn assignments(value: &Value) -> Result<Body, String> {
-    plain_block("values", value).map(|block| block.body)
+    plain_block("values", value).map(|block| block.body).map_err(|bad| bad.why)
 }
 
-fn variable(value: &Value) -> Result<Body, String> {
+fn variable(value: &Value) -> Result<Body, Bad> {
     let mut out = Body::new();
     for (key, value) in value.as_object().into_iter().flatten() {
         match (key.as_str(), value) {
@@ -76,7 +104,7 @@ fn variable(value: &Value) -> Result<Body, String> {
 }
 
 /// A block whose entries are all attributes.
-fn plain_block(key: &str, value: &Value) -> Result<Block, String> {
+fn plain_block(key: &str, value: &Value) -> Result<Block, Bad> {
     let mut block = Block::new(name(key)?);
     for (key, value) in value.as_object().into_iter().flatten() {
         block.body.push(attribute(key, value)?);
@@ -88,8 +116,9 @@ fn name(key: &str) -> Result<Ident, String> {
     Ident::try_new(key).map_err(|_| format!("{key:?} is not a name"))
 }
 
-fn attribute(key: &str, value: &Value) -> Result<Attribute, String> {
-    Ok(Attribute::new(name(key)?, expression(value)?))
+fn attribute(key: &str, value: &Value) -> Result<Attribute, Bad> {
+    let at_key = |why: String| Bad::from(why).inside(Step::Attribute(key.to_owned()));
+    Ok(Attribute::new(name(key).map_err(at_key)?, expression(value).map_err(at_key)?))
 }
 
 fn one_or_many(value: &Value) -> Vec<&Value> {
@@ -99,39 +128,71 @@ fn one_or_many(value: &Value) -> Vec<&Value> {
     }
 }
 
-fn entry(out: &mut Body, key: &str, value: &Value, schema: &schema::Body) -> Result<(), String> {
-    let wanted = schema.blocks.iter().find(|wanted| wanted.name == key);
-    let Some(wanted) = wanted.filter(|wanted| wanted.form != Form::TextMap) else {
-        out.push(attribute(key, value)?);
+fn entry(out: &mut Body, key: &str, value: &Value, schema: &'static schema::Body) -> Result<(), Bad> {
+    let Some(wanted) = schema.blocks.iter().find(|wanted| wanted.name == key) else {
+        match key {
+            "dynamic" => dynamic(out, value, schema)?,
+            _ => out.push(attribute(key, value)?),
+        }
         return Ok(());
     };
-    let make = |label: Option<&str>, inner: &Value| -> Result<Block, String> {
-        let mut block = match wanted.form {
-            Form::Free | Form::TextMapBlock | Form::TextsMap => plain_block(key, inner)?,
-            _ => {
-                let mut block = Block::new(name(key)?);
-                block.body = typed_body(inner, wanted.body)?;
-                block
-            }
-        };
-        block.labels.extend(label.map(Into::into));
-        Ok(block)
-    };
-    for item in one_or_many(value) {
+    if wanted.form == Form::TextMap {
+        out.push(attribute(key, value)?);
+        return Ok(());
+    }
+    for (index, item) in one_or_many(value).into_iter().enumerate() {
         if !matches!(wanted.form, Form::Labelled(_) | Form::Keyed(_)) {
-            out.push(make(None, item)?);
+            out.push(block(wanted, None, item).map_err(|bad| bad.in_block(wanted.name, index))?);
             continue;
         }
         for (label, inner) in item.as_object().into_iter().flatten() {
             for inner in one_or_many(inner) {
-                out.push(make(Some(label), inner)?);
+                let made = block(wanted, Some(label), inner);
+                out.push(made.map_err(|bad| bad.in_block(wanted.name, label))?);
             }
         }
     }
     Ok(())
 }
 
-fn typed_body(value: &Value, schema: &schema::Body) -> Result<Body, String> {
+fn block(wanted: &'static schema::Block, label: Option<&str>, value: &Value) -> Result<Block, Bad> {
+    let mut block = match wanted.form {
+        Form::Free | Form::TextMapBlock | Form::TextsMap => plain_block(wanted.name, value)?,
+        _ => {
+            let mut block = Block::new(name(wanted.name)?);
+            block.body = typed_body(value, wanted.body)?;
+            block
+        }
+    };
+    block.labels.extend(label.map(Into::into));
+    Ok(block)
+}
+
+/// Blocks that stand for any number of blocks: below the name of what they make.
+fn dynamic(out: &mut Body, value: &Value, schema: &'static schema::Body) -> Result<(), Bad> {
+    for (kind, made) in value.as_object().into_iter().flatten() {
+        let wanted = schema.blocks.iter().find(|wanted| wanted.name == kind);
+        for made in one_or_many(made) {
+            let mut dynamic = Block::new(name("dynamic")?);
+            dynamic.labels.push(kind.as_str().into());
+            for (key, value) in made.as_object().into_iter().flatten() {
+                match (key.as_str(), wanted) {
+                    ("content", Some(wanted)) => {
+                        let mut content =
+                            block(wanted, None, value).map_err(|bad| bad.in_block(wanted.name, 0))?;
+                        content.ident = name("content")?.into();
+                        dynamic.body.push(content);
+                    }
+                    _ => dynamic.body.push(attribute(key, value)?),
+                }
+            }
+            out.push(dynamic);
+        }
+    }
+    Ok(())
+}
+
+fn typed_body(value: &Value, schema: &'static schema::Body) -> Result<Body, Bad> {
     let mut out = Body::new();
     for (key, value) in value.as_object().into_iter().flatten().filter(|(key, _)| *key != "//") {
         entry(&mut out, key, value, schema)?;

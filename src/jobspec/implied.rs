@@ -6,9 +6,11 @@ use crate::model::constraint::Constraint;
 use crate::model::group::TaskGroup;
 use crate::model::service::Service;
 
-/// Adds the implied constraints that are not there yet.
-pub(super) fn add(group: &mut TaskGroup) {
-    for implied in implied(group) {
+/// Adds the implied constraints that are not there yet. In a cluster without Consul only a service mesh asks for it.
+pub(super) fn add(group: &mut TaskGroup, consul_exists: bool) {
+    let needs_consul =
+        |service: &Service| service.provider == "consul" && (consul_exists || service.connect.is_some());
+    for implied in implied(group, needs_consul) {
         let present = group.constraints.iter().any(|own| match implied.once {
             Once::Identical => *own == implied.constraint,
             Once::Attribute => own.left == implied.constraint.left,
@@ -17,16 +19,12 @@ pub(super) fn add(group: &mut TaskGroup) {
             group.constraints.push(implied.constraint);
         }
     }
-    for task in group.tasks.iter_mut().filter(|task| task.services.iter().any(is_consul)) {
+    for task in group.tasks.iter_mut().filter(|task| task.services.iter().any(needs_consul)) {
         let consul = consul().constraint;
         if !task.constraints.iter().any(|own| own.left == consul.left) {
             task.constraints.push(consul);
         }
     }
-}
-
-fn is_consul(service: &Service) -> bool {
-    service.provider == "consul"
 }
 
 fn consul() -> Implied {
@@ -58,7 +56,7 @@ fn constraint(left: &str, operand: &str, right: &str, once: Once) -> Implied {
     Implied { constraint, once }
 }
 
-fn implied(group: &TaskGroup) -> Vec<Implied> {
+fn implied(group: &TaskGroup, needs_consul: impl Fn(&Service) -> bool) -> Vec<Implied> {
     let mut out = Vec::new();
     if group.tasks.iter().any(|task| task.vault.is_some()) {
         out.push(constraint("${attr.vault.version}", "semver", ">= 0.6.1", Once::Attribute));
@@ -76,7 +74,7 @@ fn implied(group: &TaskGroup) -> Vec<Implied> {
     if services().filter(native).any(|service| !service.checks.is_empty()) {
         out.push(constraint("${attr.nomad.version}", "semver", ">= 1.4.0", Once::Identical));
     }
-    if group.services.iter().any(is_consul) {
+    if group.services.iter().any(needs_consul) {
         out.push(consul());
     }
     if group.networks.iter().any(|network| network.mode == "bridge") {

@@ -55,6 +55,9 @@ pub use self::validate::validate_in;
 pub use self::validate::warnings_text;
 pub use self::variables::Variables;
 
+use self::validate::Pick;
+use self::validate::Step;
+
 /// A job file: its name for messages, and its text.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
@@ -133,20 +136,24 @@ pub fn parse(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagn
 }
 
 fn parse_hcl(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagnostics> {
-    evaluate(syntax::parse(source.name, source.text)?, variables, false)
+    evaluate(syntax::parse(source.name, source.text)?, variables, None)
 }
 
-/// From a syntax tree to a job.
-fn evaluate(syntax: syntax::Syntax, variables: &Variables, is_json: bool) -> Result<Parsed, Diagnostics> {
+/// From a syntax tree to a job. `json`: the places of a file in JSON syntax, which its tree does not have.
+fn evaluate(
+    syntax: syntax::Syntax,
+    variables: &Variables,
+    json: Option<Outline>,
+) -> Result<Parsed, Diagnostics> {
     let tolerant = !syntax.warnings.is_empty();
-    // The strings of a JSON file have no places in it.
-    let outline = if is_json { Outline::default() } else { Outline::of(&syntax.source, &syntax.body) };
+    let outline = json.clone().map_or_else(|| Outline::of(&syntax.source, &syntax.body), |file| file.job());
     let diagnostics = Diagnostics(syntax.warnings);
     let mut decoder = decode::Decoder {
         source: syntax.source,
         diagnostics,
         tolerant,
-        is_json,
+        json,
+        way: Vec::new(),
         translation: syntax.translation,
         expanded: 0,
     };
@@ -213,6 +220,7 @@ fn decode_job(
         let detail = "Only one job block is allowed.";
         decoder.error(decode::header_span(second), "Duplicate job block", detail);
     }
+    decoder.way = vec![Step::Block("job", Pick::Nth(0))];
     let label = decoder.label(block, &schema::FILE.blocks[0])?;
     let mut job = decoder.body(&block.body, &schema::JOB, scope, span);
     job.entry("ID").or_insert_with(|| label.clone().into());
@@ -226,23 +234,27 @@ fn parse_json(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diag
         Diagnostic::at(&text, failure.offset..failure.offset + 1, "Invalid JSON", failure.message)
     })?;
     if hcl_json::is_file(&raw) {
-        let body =
-            hcl_json::body(&raw).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid expression", why))?;
-        return evaluate(syntax::Syntax::plain(body, text), variables, true);
+        let places = Outline::of_hcl_json(&text);
+        let body = hcl_json::body(&raw)
+            .map_err(|bad| Diagnostic::at(&text, places.find(&bad.way), "Invalid expression", bad.why))?;
+        return evaluate(syntax::Syntax::plain(body, text), variables, Some(places));
     }
     refuse_variables(variables, "JSON")?;
     let raw = json::normalize(json::unwrap_job(raw));
-    let job = fill::job(raw.clone()).map_err(|why| Diagnostic::at(&text, 0..1, "Invalid job", why))?;
-    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::of_json(&text) })
+    let places = outline::json::tree(&text.text).below("job");
+    let job = fill::job(raw.clone())
+        .map_err(|why| Diagnostic::at(&text, places.place(&why), "Invalid job", why))?;
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::of_api(&text, &places) })
 }
 
 fn parse_yaml(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diagnostics> {
     refuse_variables(variables, "YAML")?;
-    let text = Arc::new(SourceText { name: source.name.to_owned(), text: source.text.to_owned() });
-    let raw = yaml::parse(&text).map_err(|problem| Diagnostics::from(*problem))?;
+    let written = source.text.trim_start_matches('\u{feff}');
+    let text = Arc::new(SourceText { name: source.name.to_owned(), text: written.to_owned() });
+    let (raw, places) = yaml::parse(&text).map_err(|problem| Diagnostics::from(*problem))?;
     let job = fill::job(raw.clone())
-        .map_err(|why| Diagnostic::at(&text, yaml::place_of_path(source.text, &why), "Invalid job", why))?;
-    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::default() })
+        .map_err(|why| Diagnostic::at(&text, places.place(&why), "Invalid job", why))?;
+    Ok(Parsed { job, raw, warnings: Vec::new(), outline: Outline::of_api(&text, &places) })
 }
 
 /// A job without expressions has no use for variables that somebody gave on purpose.

@@ -1,6 +1,10 @@
 //! Where the blocks and attributes of a job file stand, for problems that are found after the file was read.
 
-mod json;
+mod api;
+mod hcl_json;
+pub(super) mod json;
+pub(super) mod tree;
+pub(super) mod yaml;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +23,8 @@ use super::diagnostic::SourceText;
 use super::validate::Pick;
 use super::validate::Problem;
 use super::validate::Step;
+
+use self::tree::Tree;
 
 /// The places of a job file. Without places, problems are told without the line that they are in.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +55,21 @@ impl Outline {
         Self { source: Some(Arc::clone(source)), job }
     }
 
-    /// The outline of a job in the JSON of the API.
-    pub(super) fn of_json(source: &Arc<SourceText>) -> Self {
-        Self { source: Some(Arc::clone(source)), job: json::outline(&source.text) }
+    /// The outline of a job in the form of the API.
+    pub(super) fn of_api(source: &Arc<SourceText>, job: &Tree) -> Self {
+        Self { source: Some(Arc::clone(source)), job: api::outline(job) }
+    }
+
+    /// The outline of a whole file that is HCL in JSON syntax, for its reader.
+    pub(super) fn of_hcl_json(source: &Arc<SourceText>) -> Self {
+        Self { source: Some(Arc::clone(source)), job: hcl_json::outline(&json::tree(&source.text)) }
+    }
+
+    /// The outline of the job in the outline of a file.
+    pub(super) fn job(mut self) -> Self {
+        let job = self.job.blocks.iter().position(|block| block.name == "job");
+        let job = job.map(|job| self.job.blocks.swap_remove(job));
+        Self { job: job.unwrap_or_default(), ..self }
     }
 
     /// Every message as a diagnostic at its place.
@@ -73,7 +91,7 @@ impl Outline {
     }
 
     /// The innermost place on the way that the file has.
-    fn find(&self, path: &[Step]) -> Range<usize> {
+    pub(super) fn find(&self, path: &[Step]) -> Range<usize> {
         let mut way = vec![&self.job];
         for step in path {
             let here = way.last().copied().unwrap_or(&self.job);

@@ -3,6 +3,7 @@
 use hcl_edit::expr::Expression;
 use hcl_edit::expr::ObjectKey;
 
+use super::value::Map;
 use super::value::Number;
 use super::value::Value;
 
@@ -21,6 +22,21 @@ pub(super) enum TypeExpr {
 }
 
 impl TypeExpr {
+    /// Stands for a value that was complained about already, so that what uses it is not complained about as well.
+    pub(super) fn placeholder(&self) -> Value {
+        match self {
+            Self::Any | Self::Text => Value::String(String::new()),
+            Self::Number => Value::Number(Number::Whole(1)),
+            Self::Flag => Value::Bool(false),
+            Self::List(_) | Self::Set(_) => Value::Array(Vec::new()),
+            Self::Tuple(items) => Value::Array(items.iter().map(Self::placeholder).collect()),
+            Self::Map(_) => Value::Map(Map::new()),
+            Self::Object(fields) => {
+                Value::Object(fields.iter().map(|(name, kind)| (name.clone(), kind.placeholder())).collect())
+            }
+        }
+    }
+
     /// Reads `list(string)` and the like.
     ///
     /// # Errors

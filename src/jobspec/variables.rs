@@ -23,6 +23,8 @@ use super::hcl_json;
 use super::json;
 use super::syntax;
 use super::types::TypeExpr;
+use super::validate::Pick;
+use super::validate::Step;
 use super::value::Map;
 use super::value::Value;
 
@@ -69,6 +71,8 @@ impl Variables {
 struct Declared<'a> {
     kind: Option<TypeExpr>,
     value: Option<Value>,
+    /// A value was there, but a bad one: nothing more is said about it.
+    is_bad: bool,
     /// Where the value came from, for messages.
     origin: &'static str,
     validations: Vec<&'a Block>,
@@ -81,13 +85,17 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
         for attribute in block.body.attributes() {
             let value = decoder.evaluate(&attribute.value, &Scope::literal());
             let kind = value.as_ref().map(TypeExpr::of);
-            let variable = Declared { kind, value, origin: "default", validations: Vec::new() };
+            let is_bad = value.is_none();
+            let variable = Declared { kind, value, is_bad, origin: "default", validations: Vec::new() };
             insert(decoder, &mut declared, attribute.key.as_str(), header_span(block), variable);
         }
     }
     for block in body.get_blocks("variable") {
+        let label = block.labels.first().map(|label| Pick::Label(label.as_str().to_owned()));
+        decoder.way = vec![Step::Block("variable", label.unwrap_or(Pick::Nth(0)))];
         declaration(decoder, &mut declared, block);
     }
+    decoder.way.clear();
     apply(decoder, &mut declared, given);
     let mut values = Map::new();
     for (name, variable) in &declared {
@@ -95,22 +103,30 @@ pub(super) fn declare(decoder: &mut Decoder, body: &Body, given: &Variables, sco
             Some(value) => {
                 values.insert(name.clone(), value.clone());
             }
+            None if variable.is_bad => {
+                let kind = variable.kind.as_ref().unwrap_or(&TypeExpr::Any);
+                values.insert(name.clone(), kind.placeholder());
+            }
             None => {
                 let detail = "A used variable must be set or have a default value; see \
                               https://developer.hashicorp.com/nomad/docs/job-specification/hcl2/variables for details.";
                 let diagnostic = Diagnostic::nowhere(format!("Unset variable \"{name}\""), detail)
                     .with_hint(format!("set it with -var '{name}=…', -var-file, or NOMAD_VAR_{name}"));
                 decoder.diagnostics.push(diagnostic);
-                // A placeholder, so that one missing value is one error.
-                values.insert(name.clone(), Value::String(String::new()));
+                // So that one missing value is one error.
+                let kind = variable.kind.as_ref().unwrap_or(&TypeExpr::Any);
+                values.insert(name.clone(), kind.placeholder());
             }
         }
     }
     scope.declare("var", Value::Object(values));
     for (name, variable) in &declared {
+        decoder.way = vec![Step::Block("variable", Pick::Label(name.clone()))];
         validate(decoder, name, variable, scope);
     }
+    decoder.way = vec![Step::Block("locals", Pick::Nth(0))];
     locals(decoder, body, scope);
+    decoder.way.clear();
 }
 
 fn insert<'a>(
@@ -138,7 +154,8 @@ fn declaration<'a>(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declar
         decoder.error(span, "Invalid variable name", detail);
         return;
     }
-    let mut variable = Declared { kind: None, value: None, origin: "default", validations: Vec::new() };
+    let (kind, value, is_bad) = (None, None, false);
+    let mut variable = Declared { kind, value, is_bad, origin: "default", validations: Vec::new() };
     for attribute in block.body.attributes() {
         let place = attribute.key.span().unwrap_or_default();
         match attribute.key.as_str() {
@@ -149,7 +166,10 @@ fn declaration<'a>(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declar
                     decoder.error(expression_span(&attribute.value), "Invalid type specification", why)
                 }
             },
-            "default" => variable.value = decoder.evaluate(&attribute.value, &Scope::literal()),
+            "default" => {
+                variable.value = decoder.evaluate(&attribute.value, &Scope::literal());
+                variable.is_bad = variable.value.is_none();
+            }
             other => {
                 let detail = format!("An argument named \"{other}\" is not expected here.");
                 decoder.error(place, "Unsupported argument", detail);
@@ -172,6 +192,7 @@ fn declaration<'a>(decoder: &mut Decoder, declared: &mut BTreeMap<String, Declar
                     "This default value is not compatible with the variable's type constraint: {why}."
                 );
                 decoder.error(place.unwrap_or(span.clone()), "Invalid default value for variable", detail);
+                variable.is_bad = true;
             }
         },
         (None, Some(value)) => {
@@ -277,6 +298,7 @@ fn assign_file(
                     variable.origin = "varfile";
                 }
                 Err(why) => {
+                    variable.is_bad = true;
                     let detail =
                         format!("This value is not compatible with the variable's type constraint: {why}.");
                     let summary = "Invalid value for variable";
@@ -284,6 +306,7 @@ fn assign_file(
                 }
             },
             Err(failure) => {
+                variable.is_bad = true;
                 let problem = Diagnostic::at(&parsed.source, place, failure.summary, failure.detail);
                 decoder.diagnostics.push(problem);
             }
@@ -322,7 +345,10 @@ fn assign_text(
             variable.value = Some(value);
             variable.origin = origin;
         }
-        Err(diagnostic) => decoder.diagnostics.push(*diagnostic),
+        Err(diagnostic) => {
+            variable.is_bad = true;
+            decoder.diagnostics.push(*diagnostic);
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! People write YAML by hand, so durations may be written as text here (`30s`), which the JSON of the API does not allow.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Map;
@@ -19,6 +20,8 @@ use crate::model::time::Span;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::SourceText;
 use super::json;
+use super::outline;
+use super::outline::tree::Tree;
 
 /// The only version of manifests.
 const API_VERSION: &str = "herder.dev/v1";
@@ -87,31 +90,37 @@ pub(super) fn is_file(name: &str, text: &str) -> bool {
     })
 }
 
-/// The job of a file as the JSON of the API.
+/// The job of a file as the JSON of the API, and where it stands in the file.
 ///
 /// # Errors
 /// With the line and column where the text is no YAML, or the key that does not belong there.
-pub(super) fn parse(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
-    let wrong = |summary: &str, detail: String| Box::new(Diagnostic::at(source, 0..0, summary, detail));
-    let text = source.text.trim_start_matches('\u{feff}');
-    let value: Value = serde_yaml::from_str_with_options(text, options())
+pub(super) fn parse(source: &Arc<SourceText>) -> Result<(Value, Tree), Box<Diagnostic>> {
+    let wrong = |place: Range<usize>, summary: &str, detail: String| {
+        Box::new(Diagnostic::at(source, place, summary, detail))
+    };
+    let value: Value = serde_yaml::from_str_with_options(&source.text, options())
         .map_err(|error| Box::new(located(source, &error)))?;
     let Value::Object(map) = value else {
-        return Err(wrong("Invalid YAML", "A job is a mapping of keys to values.".to_owned()));
+        return Err(wrong(0..0, "Invalid YAML", "A job is a mapping of keys to values.".to_owned()));
     };
+    let places = outline::yaml::tree(&source.text, options())
+        .ok_or_else(|| wrong(0..0, "Invalid YAML", "The places of its values cannot be told.".to_owned()))?;
     let manifest = key_of(&map, "apiVersion").is_some() || key_of(&map, "kind").is_some();
-    let job = if manifest {
-        manifest_job(map).map_err(|why| wrong("Invalid manifest", why))?
+    let (job, places) = if manifest {
+        let job =
+            manifest_job(map).map_err(|(path, why)| wrong(places.place(&path), "Invalid manifest", why))?;
+        (job, places.manifest_job())
     } else {
-        json::unwrap_job(Value::Object(map))
+        (json::unwrap_job(Value::Object(map)), places.below("job"))
     };
     let mut job = json::normalize(job);
     if let Some(path) = json::unknown(&job) {
         let detail = format!("There is no key {path:?} in a job.");
-        return Err(Box::new(Diagnostic::at(source, place_of_path(text, &path), "Unsupported key", detail)));
+        return Err(wrong(places.place(&path), "Unsupported key", detail));
     }
-    durations(&mut job, "").map_err(|why| wrong("Unsuitable value type", why))?;
-    Ok(job)
+    durations(&mut job, "", &mut String::new())
+        .map_err(|(path, why)| wrong(places.place(&path), "Unsuitable value type", why))?;
+    Ok((job, places))
 }
 
 fn options() -> serde_yaml::Options {
@@ -151,77 +160,75 @@ fn offset_of(text: &str, line: usize, column: usize) -> usize {
     start + rest.char_indices().nth(column - 1).map_or(rest.len(), |(offset, _)| offset)
 }
 
-/// Where the last key of `path` (`TaskGroups[0].Count: …`) probably stands: the first line that begins with it.
-pub(super) fn place_of_path(text: &str, path: &str) -> std::ops::Range<usize> {
-    let path = path.split(": ").next().unwrap_or_default();
-    let key = path.rsplit('.').next().unwrap_or_default();
-    let key = key.split('[').next().unwrap_or_default();
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let item = line.trim_start_matches([' ', '-', '"', '\'', '{']);
-        let is_key = item.get(..key.len()).is_some_and(|own| own.eq_ignore_ascii_case(key));
-        if !key.is_empty()
-            && is_key
-            && item[key.len()..].trim_start_matches(['"', '\'', ' ']).starts_with(':')
-        {
-            let at = start + line.len() - item.len();
-            return at..at + key.len();
-        }
-        start += line.len();
-    }
-    0..0
-}
-
 fn key_of<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(key).or_else(|| map.iter().find(|(own, _)| own.eq_ignore_ascii_case(key)).map(|(_, value)| value))
 }
 
 /// The job of a manifest: its `spec`, with name, namespace and labels from `metadata`.
-fn manifest_job(map: Map<String, Value>) -> Result<Value, String> {
+fn manifest_job(map: Map<String, Value>) -> Result<Value, (String, String)> {
     let version = key_of(&map, "apiVersion").and_then(Value::as_str).unwrap_or_default();
     if version != API_VERSION {
-        return Err(format!("The value of \"apiVersion\" must be \"{API_VERSION}\", not {version:?}."));
+        let why = format!("The value of \"apiVersion\" must be \"{API_VERSION}\", not {version:?}.");
+        return Err(("apiVersion".to_owned(), why));
     }
     let kind = key_of(&map, "kind").and_then(Value::as_str).unwrap_or_default();
     if kind != KIND {
-        return Err(format!("The value of \"kind\" must be \"{KIND}\", not {kind:?}."));
+        return Err(("kind".to_owned(), format!("The value of \"kind\" must be \"{KIND}\", not {kind:?}.")));
     }
     if let Some(other) = map.keys().find(|key| {
         !["apiVersion", "kind", "metadata", "spec"].iter().any(|known| known.eq_ignore_ascii_case(key))
     }) {
-        return Err(format!("A manifest has no key {other:?}; the job belongs below \"spec\"."));
+        return Err((
+            other.clone(),
+            format!("A manifest has no key {other:?}; the job belongs below \"spec\"."),
+        ));
     }
     let Some(Value::Object(spec)) = key_of(&map, "spec") else {
-        return Err("The key \"spec\", which holds the job, is required.".to_owned());
+        return Err((String::new(), "The key \"spec\", which holds the job, is required.".to_owned()));
     };
     let Value::Object(mut job) = json::normalize(Value::Object(spec.clone())) else {
-        return Err("The value of \"spec\" must be a mapping.".to_owned());
+        return Err(("spec".to_owned(), "The value of \"spec\" must be a mapping.".to_owned()));
     };
     let Some(Value::Object(metadata)) = key_of(&map, "metadata") else {
-        return Err("The key \"metadata\" with the name of the job is required.".to_owned());
+        return Err((String::new(), "The key \"metadata\" with the name of the job is required.".to_owned()));
+    };
+    add_metadata(&mut job, metadata)?;
+    if !job.contains_key("ID") {
+        return Err(("metadata".to_owned(), "The key \"metadata.name\" is required.".to_owned()));
+    }
+    Ok(Value::Object(job))
+}
+
+/// Name, namespace and labels.
+fn add_metadata(job: &mut Map<String, Value>, metadata: &Map<String, Value>) -> Result<(), (String, String)> {
+    let text = |value: &Value, place: &'static str| {
+        let text = value.as_str().map(str::to_owned);
+        text.ok_or_else(|| (place.to_owned(), format!("The value of {place:?} must be a text.")))
     };
     for (key, value) in metadata {
         match key.as_str() {
             "name" => {
-                let name = value.as_str().ok_or("The value of \"metadata.name\" must be a text.")?;
-                agree(&mut job, "ID", name, "name")?;
+                let place = "metadata.name";
+                let name = text(value, place)?;
+                agree(job, "ID", &name, "name").map_err(|why| (place.to_owned(), why))?;
                 job.entry("Name").or_insert_with(|| name.into());
             }
             "namespace" => {
-                let name = value.as_str().ok_or("The value of \"metadata.namespace\" must be a text.")?;
-                agree(&mut job, "Namespace", name, "namespace")?;
+                let place = "metadata.namespace";
+                let name = text(value, place)?;
+                agree(job, "Namespace", &name, "namespace").map_err(|why| (place.to_owned(), why))?;
             }
-            "labels" => labels(&mut job, value)?,
+            "labels" => labels(job, value).map_err(|why| ("metadata.labels".to_owned(), why))?,
             other => {
                 let known = "it may hold \"name\", \"namespace\" and \"labels\"";
-                return Err(format!("There is no key {other:?} in \"metadata\": {known}."));
+                return Err((
+                    format!("metadata.{other}"),
+                    format!("There is no key {other:?} in \"metadata\": {known}."),
+                ));
             }
         }
     }
-    if !job.contains_key("ID") {
-        return Err("The key \"metadata.name\" is required.".to_owned());
-    }
-    Ok(Value::Object(job))
+    Ok(())
 }
 
 /// Sets a key of the job from the metadata; it is an error when the job says something else.
@@ -256,8 +263,10 @@ fn labels(job: &mut Map<String, Value>, labels: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Turns durations that are written as text into nanoseconds; numbers and booleans of text maps into text.
-fn durations(value: &mut Value, parent: &str) -> Result<(), String> {
+/// Turns durations that are written as text into nanoseconds; numbers and booleans of text maps into text. An error comes
+/// with its path.
+fn durations(value: &mut Value, parent: &str, path: &mut String) -> Result<(), (String, String)> {
+    let before = path.len();
     match value {
         Value::Object(map) => {
             for (key, value) in map.iter_mut() {
@@ -267,21 +276,32 @@ fn durations(value: &mut Value, parent: &str) -> Result<(), String> {
                     }
                     continue;
                 }
+                path.push('.');
+                path.push_str(key);
                 let is_duration = DURATIONS.contains(&key.as_str())
                     || (parent == "Wait" && matches!(key.as_str(), "Min" | "Max"));
                 match value {
                     Value::String(text) if is_duration => {
                         let span = Span::parse(text);
-                        let span =
-                            span.map_err(|why| format!("Unsuitable duration value of {key}: {why}"))?;
+                        let span = span.map_err(|why| {
+                            (path.clone(), format!("Unsuitable duration value of {key}: {why}"))
+                        })?;
                         *value = span.0.into();
                     }
-                    _ => durations(value, key)?,
+                    _ => durations(value, key, path)?,
                 }
+                path.truncate(before);
             }
             Ok(())
         }
-        Value::Array(items) => items.iter_mut().try_for_each(|item| durations(item, parent)),
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                durations(item, parent, path)?;
+                path.truncate(before);
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

@@ -19,6 +19,8 @@ use crate::model::id::DeploymentId;
 use crate::model::id::EvalId;
 use crate::model::id::JobId;
 use crate::model::id::NodeId;
+use crate::model::identity::SigningKey;
+use crate::model::identity::Tokens;
 use crate::model::job::Job;
 use crate::model::job::JobStatus;
 use crate::model::node::Eligibility;
@@ -149,6 +151,7 @@ pub enum Table {
     Deployments,
     Services,
     Config,
+    Keyring,
     Other,
 }
 
@@ -178,6 +181,8 @@ pub struct State {
     pub job_allocs: BTreeMap<JobId, BTreeSet<AllocId>>,
     pub node_allocs: BTreeMap<NodeId, BTreeSet<AllocId>>,
     pub alloc_nodes: BTreeMap<AllocId, NodeId>,
+    /// The tokens of allocations, and the node that they lie at.
+    pub tokens: BTreeMap<AllocId, (NodeId, Stored<Tokens>)>,
     /// From an allocation to those that replaced it, with their create revisions: more than one if a replacement
     /// was itself lost before it could be told apart. See [`State::next_alloc`].
     pub next_allocs: BTreeMap<AllocId, BTreeSet<(Revision, AllocId)>>,
@@ -190,6 +195,7 @@ pub struct State {
     pub configs: BTreeMap<String, Stored<Value>>,
     pub servers: BTreeMap<String, Stored<Value>>,
     pub leaders: BTreeMap<String, Stored<Value>>,
+    pub keyring: BTreeMap<String, Stored<SigningKey>>,
     pub meta: Option<Stored<Value>>,
     pub tables: BTreeMap<Table, Revision>,
 }
@@ -225,6 +231,8 @@ pub enum Parsed {
     Evaluation(Box<Evaluation>),
     Alloc(Box<Allocation>),
     Report(Box<AllocationReport>),
+    Tokens(Tokens),
+    SigningKey(Box<SigningKey>),
     Info(Box<NodeInfo>),
     Live(NodeLive),
     Spec(NodeSpec),
@@ -278,6 +286,8 @@ fn parse(key: &Key, value: &Bytes) -> Option<Parsed> {
             Parsed::Alloc(Box::new(alloc))
         }
         Key::AllocReport(..) => Parsed::Report(Box::new(json(value)?)),
+        Key::AllocTokens(..) => Parsed::Tokens(json(value)?),
+        Key::Keyring(_) => Parsed::SigningKey(Box::new(json(value)?)),
         Key::NodeInfo(_) => Parsed::Info(Box::new(json(value)?)),
         Key::NodeLive(_) => Parsed::Live(json(value)?),
         Key::NodeSpec(_) => Parsed::Spec(json(value)?),
@@ -333,6 +343,11 @@ impl State {
             .into_iter()
             .flatten()
             .filter_map(|alloc| Some((*alloc, self.allocs.get(alloc)?)))
+    }
+
+    /// The job of an allocation that has a decision.
+    pub fn job_of_alloc(&self, id: AllocId) -> Option<JobId> {
+        Some(self.allocs.get(&id)?.desired.as_ref()?.value.job())
     }
 
     /// The allocations of a node.
@@ -427,8 +442,8 @@ impl State {
             | Key::Deployment(job, _)
             | Key::Evaluation(job, _)
             | Key::Launch(job, _) => Some(job.clone()),
-            Key::Alloc(_, alloc) | Key::AllocReport(_, alloc) => {
-                Some(self.allocs.get(alloc)?.desired.as_ref()?.value.job())
+            Key::Alloc(_, alloc) | Key::AllocReport(_, alloc) | Key::AllocTokens(_, alloc) => {
+                self.job_of_alloc(*alloc)
             }
             _ => None,
         }
@@ -460,6 +475,12 @@ impl State {
             (Key::AllocReport(node, id), Parsed::Report(report)) => {
                 self.alloc_nodes.insert(*id, *node);
                 self.allocs.entry(*id).or_default().report = Some(stored(*report, marks));
+            }
+            (Key::AllocTokens(node, id), Parsed::Tokens(tokens)) => {
+                self.tokens.insert(*id, (*node, stored(tokens, marks)));
+            }
+            (Key::Keyring(id), Parsed::SigningKey(key)) => {
+                drop(self.keyring.insert(id.clone(), stored(*key, marks)))
             }
             (Key::NodeInfo(node), Parsed::Info(info)) => self.node(*node).info = Some(stored(*info, marks)),
             (Key::NodeLive(node), Parsed::Live(live)) => self.node(*node).live = Some(stored(live, marks)),
@@ -535,6 +556,8 @@ impl State {
                 remove_from(&mut self.evaluations, job, id);
             }
             Key::Alloc(node, id) => self.delete_alloc(*node, *id),
+            Key::AllocTokens(_, id) => drop(self.tokens.remove(id)),
+            Key::Keyring(id) => drop(self.keyring.remove(id)),
             Key::AllocReport(_, id) => {
                 if let Some(entry) = self.allocs.get_mut(id) {
                     entry.report = None;
@@ -615,6 +638,12 @@ fn table_of(key: &Key) -> Table {
         Key::Deployment(..) => Table::Deployments,
         Key::Service(..) => Table::Services,
         Key::Meta | Key::Config(_) | Key::Namespace(_) | Key::Pool(_) => Table::Config,
-        Key::Control(_) | Key::Intent(..) | Key::Launch(..) | Key::Server(_) | Key::Leader(_) => Table::Other,
+        Key::Keyring(_) => Table::Keyring,
+        Key::Control(_)
+        | Key::Intent(..)
+        | Key::Launch(..)
+        | Key::Server(_)
+        | Key::Leader(_)
+        | Key::AllocTokens(..) => Table::Other,
     }
 }

@@ -1,10 +1,12 @@
-//! What the options of the built-in drivers may say: names, types and values as data, and the check along them.
+//! What options of the built-in drivers may say: names, types and values as data, and the check along them.
 //!
 //! Servers check a job when it is submitted, agents when a task starts. Values that contain `${…}` are known only on the
-//! node: their type and content pass here.
+//! node: until then their type and content pass. Agents check their own configuration of drivers the same way.
 
 mod rules;
 mod tables;
+
+use std::borrow::Cow;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -77,24 +79,48 @@ pub enum Fault {
     Value,
 }
 
+impl Misfit {
+    /// The text behind the names of the blocks around the option.
+    pub fn placed(&self) -> String {
+        let blocks = self.blocks.iter().map(|(name, _)| format!("{name}: "));
+        blocks.chain([self.text.clone()]).collect()
+    }
+}
+
+/// Whether texts with `${…}` still stand for something else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Submitted,
+    Final,
+}
+
 /// The options of a driver; `None` for one that is not built in.
 pub fn options_of(driver: &str) -> Option<&'static [Opt]> {
     tables::DRIVERS.iter().find(|(name, _)| *name == driver).map(|(_, options)| *options)
 }
 
-/// Every problem of `config`, in the order of the table, unknown names last.
+/// Every problem of `config`, all of whose values are known, in the order of the table, unknown names last.
 pub fn check(table: &'static [Opt], config: &Map<String, Value>) -> Vec<Misfit> {
     let mut out = Vec::new();
-    check_block(table, config, &[], &mut out);
+    check_block(table, config, Stage::Final, &[], &mut out);
+    out
+}
+
+/// The same before a node is chosen: what only a node knows is not judged.
+pub fn check_submitted(table: &'static [Opt], config: &Map<String, Value>) -> Vec<Misfit> {
+    let mut out = Vec::new();
+    check_block(table, config, Stage::Submitted, &[], &mut out);
     out
 }
 
 fn check_block(
     table: &'static [Opt],
     config: &Map<String, Value>,
+    stage: Stage,
     blocks: &[(&'static str, usize)],
     out: &mut Vec<Misfit>,
 ) {
+    let is_open = |value: &Value| stage == Stage::Submitted && is_open(value);
     let mut say = |option: &str, fault, text: String| {
         out.push(Misfit { blocks: blocks.to_vec(), option: option.to_owned(), fault, text });
     };
@@ -113,7 +139,7 @@ fn check_block(
         if is_open(value) {
             continue;
         }
-        if !fits(option.kind, value) {
+        if !fits(option.kind, value, &is_open) {
             let wanted = wanted(option.kind);
             let text = format!(
                 "Incorrect attribute value type: Inappropriate value for attribute {name:?}: {wanted} required."
@@ -121,7 +147,7 @@ fn check_block(
             say(name, Fault::Shape, text);
             continue;
         }
-        if let Some(text) = option.rule.and_then(|rule| rule(name, value)) {
+        if let Some(text) = option.rule.and_then(|rule| rule(name, &known_part(value, &is_open))) {
             say(name, Fault::Value, text);
         }
         if let Kind::Block(table) = option.kind {
@@ -136,7 +162,7 @@ fn check_block(
         for (index, map) in maps.into_iter().enumerate() {
             let mut path = blocks.to_vec();
             path.push((name, index));
-            check_block(table, map, &path, out);
+            check_block(table, map, stage, &path, out);
         }
     }
 }
@@ -144,6 +170,18 @@ fn check_block(
 /// True for a text that is only known on the node.
 fn is_open(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.contains("${"))
+}
+
+/// Maps without the values that are not known yet.
+fn known_part<'a>(value: &'a Value, is_open: &dyn Fn(&Value) -> bool) -> Cow<'a, Value> {
+    if !maps(value).iter().any(|map| map.values().any(is_open)) {
+        return Cow::Borrowed(value);
+    }
+    let known = |map: &Map<String, Value>| {
+        let pairs = map.iter().filter(|(_, value)| !is_open(value));
+        Value::Object(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    Cow::Owned(Value::Array(maps(value).into_iter().map(known).collect()))
 }
 
 fn wanted(kind: Kind) -> &'static str {
@@ -167,12 +205,12 @@ fn is_number(value: &Value) -> bool {
         Value::Number(number) => {
             number.as_i64().is_some() || number.as_f64().is_some_and(|n| n.fract() == 0.0)
         }
-        Value::String(text) => is_open(value) || text.parse::<i64>().is_ok(),
+        Value::String(text) => text.parse::<i64>().is_ok(),
         _ => false,
     }
 }
 
-fn fits(kind: Kind, value: &Value) -> bool {
+fn fits(kind: Kind, value: &Value, is_open: &dyn Fn(&Value) -> bool) -> bool {
     match kind {
         Kind::Text => is_scalar(value),
         Kind::Number => is_number(value),
@@ -183,7 +221,10 @@ fn fits(kind: Kind, value: &Value) -> bool {
         },
         Kind::Texts => value.as_array().is_some_and(|items| items.iter().all(is_scalar)),
         Kind::Map => all_maps(value) && maps(value).iter().all(|map| map.values().all(is_scalar)),
-        Kind::NumberMap => all_maps(value) && maps(value).iter().all(|map| map.values().all(is_number)),
+        Kind::NumberMap => {
+            let fine = |value: &Value| is_number(value) || is_open(value);
+            all_maps(value) && maps(value).iter().all(|map| map.values().all(fine))
+        }
         Kind::Block(_) => all_maps(value),
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod connect;
 mod ending;
+mod footprint;
 mod gauges;
 mod hook_options;
 mod local;
@@ -31,6 +32,7 @@ use crate::cli::Banner;
 use crate::clock::Clock;
 use crate::clock::SystemClock;
 use crate::config::AgentConfig;
+use crate::config::SchedulerDefaults;
 use crate::controllers;
 use crate::controllers::Random;
 use crate::controllers::bootstrap;
@@ -145,6 +147,10 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, Run
         process.tasks.spawn(serving);
     }
     console.started(&process.banner(client.as_ref()));
+    let stop = process.cancel.clone();
+    process.tasks.spawn(async move {
+        stop.run_until_cancelled(footprint::settle()).await;
+    });
     let ending = tokio::select! {
         ending = signals.next(console) => ending,
         why = ending::refused(client.as_ref()) => Ending::Refused(why),
@@ -169,7 +175,9 @@ impl Process {
     }
 
     async fn server(&mut self) -> Result<(), RunError> {
-        bootstrap::ensure(&self.store, &self.keys, &self.random).await?;
+        let scheduler = self.config.server.default_scheduler_config.as_ref();
+        let scheduler = scheduler.map(SchedulerDefaults::stored);
+        bootstrap::ensure(&self.store, &self.keys, &self.random, scheduler.as_ref()).await?;
         self.mirror.wait_for(1, SYNC_PATIENCE).await;
         let identity = self.identity();
         let context = controllers::Context {
@@ -231,6 +239,7 @@ impl Process {
                 http_addr: self.http_addr.clone(),
                 is_server: config.server.enabled,
                 is_client: config.client.enabled,
+                oidc_issuer: config.server.oidc_issuer.clone(),
                 config: json!({}),
             },
             local: client.map(Client::local),

@@ -35,6 +35,7 @@ pub(super) fn settings(config: &AgentConfig) -> Settings {
     Settings {
         region: config.region.clone(),
         heartbeat_grace: server.heartbeat_grace,
+        oidc_issuer: server.oidc_issuer.clone(),
         reap: Thresholds {
             evaluation: server.eval_gc_threshold,
             deployment: server.deployment_gc_threshold,

@@ -43,6 +43,8 @@ pub enum Key {
     Control(NodeId),
     /// A desired allocation.
     Alloc(NodeId, AllocId),
+    /// The tokens of an allocation's tasks.
+    AllocTokens(NodeId, AllocId),
     NodeInfo(NodeId),
     NodeLive(NodeId),
     /// What an agent reports of an allocation.
@@ -53,6 +55,8 @@ pub enum Key {
     Server(String),
     /// The owner of a role.
     Leader(String),
+    /// A key that tokens are signed with.
+    Keyring(String),
 }
 
 /// Builds and parses keys under one root, which ends with `/`.
@@ -98,12 +102,14 @@ impl Keys {
             Key::NodeStatus(node) => format!("{root}nodes/{node}/status"),
             Key::Control(node) => format!("{root}agents/{node}/desired/control"),
             Key::Alloc(node, alloc) => format!("{root}agents/{node}/desired/allocs/{alloc}"),
+            Key::AllocTokens(node, alloc) => format!("{root}agents/{node}/desired/tokens/{alloc}"),
             Key::NodeInfo(node) => format!("{root}agents/{node}/reported/info"),
             Key::NodeLive(node) => format!("{root}agents/{node}/reported/live"),
             Key::AllocReport(node, alloc) => format!("{root}agents/{node}/reported/allocs/{alloc}"),
             Key::Service(node, id) => format!("{root}agents/{node}/reported/services/{}", segment(id)),
             Key::Server(id) => format!("{root}servers/{}", segment(id)),
             Key::Leader(role) => format!("{root}leaders/{}", segment(role)),
+            Key::Keyring(id) => format!("{root}keyring/{}", segment(id)),
         }
     }
 
@@ -165,6 +171,9 @@ impl Keys {
             ["agents", node, "desired", "allocs", alloc] => {
                 Key::Alloc(node.parse().ok()?, alloc.parse().ok()?)
             }
+            ["agents", node, "desired", "tokens", alloc] => {
+                Key::AllocTokens(node.parse().ok()?, alloc.parse().ok()?)
+            }
             ["agents", node, "reported", "info"] => Key::NodeInfo(node.parse().ok()?),
             ["agents", node, "reported", "live"] => Key::NodeLive(node.parse().ok()?),
             ["agents", node, "reported", "allocs", alloc] => {
@@ -173,6 +182,7 @@ impl Keys {
             ["agents", node, "reported", "services", id] => Key::Service(node.parse().ok()?, unsegment(id)?),
             ["servers", id] => Key::Server(unsegment(id)?),
             ["leaders", role] => Key::Leader(unsegment(role)?),
+            ["keyring", id] => Key::Keyring(unsegment(id)?),
             _ => return None,
         })
     }
@@ -216,12 +226,14 @@ mod tests {
             Key::NodeStatus(node),
             Key::Control(node),
             Key::Alloc(node, alloc),
+            Key::AllocTokens(node, alloc),
             Key::NodeInfo(node),
             Key::NodeLive(node),
             Key::AllocReport(node, alloc),
             Key::Service(node, "_nomad-task-x-group-y-80%".into()),
             Key::Server("s1".into()),
             Key::Leader("scheduler".into()),
+            Key::Keyring("k1".into()),
         ] {
             let text = keys.text(&key);
             assert_eq!(keys.parse(&text), Some(key), "{text}");

@@ -572,13 +572,57 @@ fn an_example_job_file_is_written_once_and_parses() {
     assert_eq!(init(&[]), (0, "Example job file written to example.nomad.hcl\n".to_owned(), String::new()));
     assert_eq!(init(&[]).2, "Job 'example.nomad.hcl' already exists\n");
     assert_eq!(init(&["-short", "short.hcl"]).0, 0);
-    for file in ["example.nomad.hcl", "short.hcl"] {
+    assert_eq!(init(&["-connect", "mesh.hcl"]).0, 0);
+    assert_eq!(init(&["-connect", "-short", "mesh-short.hcl"]).0, 0);
+    for (file, group) in [
+        ("example.nomad.hcl", "cache"),
+        ("short.hcl", "cache"),
+        ("mesh.hcl", "api"),
+        ("mesh-short.hcl", "api"),
+    ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
         let output = command.args(["job", "run", "-output", file]).current_dir(&directory).output().unwrap();
         let (code, out, err) = read(&output);
         assert_eq!((code, err.as_str()), (0, ""));
-        assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["Job"]["TaskGroups"][0]["Name"], "cache");
+        assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["Job"]["TaskGroups"][0]["Name"], group);
     }
+}
+
+#[test]
+fn templates_of_job_files_are_variables() {
+    let directory = tempfile::tempdir().unwrap();
+    let init = |server: &Server, args: &[&str]| {
+        let args = [&["job", "init"], args].concat();
+        read(&command(server, &args).current_dir(&directory).output().unwrap())
+    };
+    let list = json!([{"Path": "nomad/job-templates/web"}, {"Path": "nomad/job-templates/team/db"}]);
+    let server = canned(&[
+        ("GET /v1/vars", list),
+        ("GET /v1/var/nomad/job-templates/web", json!({"Items": {"template": "job \"web\" {}\n"}})),
+        ("GET /v1/var/nomad/job-templates/odd", json!({"Items": {}})),
+    ]);
+    let listed = "Use herder job init -template=<template> with any of the following:\n  web\n  team/db\n";
+    assert_eq!(init(&server, &["-list-templates"]), (0, listed.to_owned(), String::new()));
+    assert!(server.asked()[0].contains("prefix=nomad%2Fjob-templates%2F"), "{:?}", server.asked());
+    assert_eq!(init(&server, &["-template", "web", "web.hcl"]).0, 0);
+    let written = std::fs::read_to_string(directory.path().join("web.hcl")).unwrap();
+    assert_eq!(written, "job \"web\" {}\n");
+    let refused = |server: &Server, args: &[&str]| {
+        let (code, out, error) = init(server, args);
+        assert_eq!((code, out.as_str()), (1, ""));
+        error
+    };
+    assert_eq!(refused(&server, &["-template=none"]), "Variable not found\n");
+    let odd = "The variable nomad/job-templates/odd has no item \"template\"\n";
+    assert_eq!(refused(&server, &["-template=odd"]), odd);
+    assert!(!directory.path().join("example.nomad.hcl").exists(), "nothing is written after an error");
+
+    let empty = canned(&[("GET /v1/vars", json!([]))]);
+    assert_eq!(refused(&empty, &["-list-templates"]), "No variables in nomad/job-templates\n");
+    let text = "variables are not supported by this version of Herder".to_owned();
+    let without = Server::start(BTreeMap::from([("GET /v1/vars".to_owned(), (501, text.clone()))]));
+    let error = refused(&without, &["-list-templates"]);
+    assert!(error.starts_with("Error retrieving job templates from the server: ") && error.contains(&text));
 }
 
 #[test]

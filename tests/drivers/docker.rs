@@ -239,11 +239,11 @@ async fn what_the_agent_forbids_is_refused() {
     assert_eq!(
         bench.driver.validate(config.as_object().unwrap()),
         [
-            "missing required option \"image\"",
-            "unsupported option \"imagee\"",
-            "devices: missing required option \"host_path\"",
-            "devices: unsupported option \"path\"",
-            "logging: unsupported option \"tyype\"",
+            "Missing required argument: The argument \"image\" is required, but no definition was found.",
+            "Invalid label: No argument or block type is named \"imagee\".",
+            "devices: Missing required argument: The argument \"host_path\" is required, but no definition was found.",
+            "devices: Invalid label: No argument or block type is named \"path\".",
+            "logging: Invalid label: No argument or block type is named \"tyype\".",
         ]
     );
     let prefix = format!("Failed to create container configuration for image {:?} (\"sha256:", image());

@@ -311,9 +311,9 @@ async fn options_are_checked() {
     assert_eq!(
         problems,
         [
-            "missing required option \"command\"",
-            "option \"args\" must be a list of strings",
-            "unsupported option \"colour\"",
+            "Missing required argument: The argument \"command\" is required, but no definition was found.",
+            "Incorrect attribute value type: Inappropriate value for attribute \"args\": list of string required.",
+            "Invalid label: No argument or block type is named \"colour\".",
         ]
     );
     for (config, text) in [

@@ -8,6 +8,7 @@ mod docker;
 #[path = "../support/etcd.rs"]
 #[expect(dead_code, reason = "shared with the store's tests, which use all of it")]
 mod etcd;
+mod identity;
 mod isolated;
 mod network;
 mod people;

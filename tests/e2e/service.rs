@@ -72,3 +72,69 @@ fn a_service_runs_is_found_rolls_out_and_stops() {
     agent.ok(&["job", "stop", "-purge", "web"]);
     eventually("the job is gone", || (agent.cli(&["job", "status", "web"]).code == 1).then_some(()))
 }
+
+/// As files of tutorials are: nothing is said about the provider.
+const OLD: &str = r#"
+job "old" {
+  group "g" {
+    update {
+      min_healthy_time = "100ms"
+    }
+    network {
+      port "http" {}
+    }
+    task "t" {
+      driver = "raw_exec"
+      config {
+        command = "/bin/sh"
+        args    = ["-c", "echo $PPID > $NOMAD_TASK_DIR/me; exec sleep 1000"]
+      }
+      resources {
+        cpu    = 20
+        memory = 20
+      }
+      service {
+        name = "old-web"
+        port = "http"
+        check {
+          name     = "script"
+          type     = "script"
+          command  = "/bin/sh"
+          args     = ["-c", "echo inside $NOMAD_TASK_NAME; test -e $NOMAD_TASK_DIR/me"]
+          interval = "1s"
+          timeout  = "5s"
+        }
+        check {
+          name      = "rpc"
+          type      = "grpc"
+          interval  = "1s"
+          timeout   = "1s"
+          on_update = "ignore"
+        }
+      }
+    }
+  }
+}
+"#;
+
+#[test]
+fn without_consul_checks_of_the_default_provider_run_in_the_agent() {
+    let agent = Agent::dev();
+    let file = agent.file("old.nomad.hcl", OLD);
+    let told = agent.ok(&["job", "run", text(&file)]);
+    assert!(told.contains("it is registered natively"), "{told}");
+    assert!(told.contains("Deployment completed successfully"), "the script has passed: {told}");
+    let id = agent.allocs("old")[0]["ID"].as_str().expect("an id").to_owned();
+    let results = eventually("the answers of both checks", || {
+        let all = agent.get(&format!("/v1/client/allocation/{id}/checks"));
+        let all: Vec<_> = all.as_object()?.values().cloned().collect();
+        let decided = all.len() == 2 && all.iter().all(|check| check["Status"] != "pending");
+        decided.then_some(all)
+    });
+    let of = |name: &str| results.iter().find(|check| check["Check"] == name).expect("a result").clone();
+    assert_eq!((&of("script")["Status"], &of("script")["Output"]), (&"success".into(), &"inside t\n".into()));
+    assert_eq!(of("rpc")["Status"], "failure", "nothing listens there");
+    assert_eq!(agent.get("/v1/services")[0]["Services"][0]["ServiceName"], "old-web");
+    let job = agent.get("/v1/job/old");
+    assert_eq!(job["TaskGroups"][0]["Tasks"][0]["Services"][0]["Provider"], "consul", "as it was written");
+}

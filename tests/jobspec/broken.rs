@@ -17,9 +17,12 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jobspec/fixtures/broken")
 }
 
-/// All job files, in both syntaxes.
+/// How job files end.
+const ENDINGS: [&str; 3] = ["nomad", "json", "yaml"];
+
+/// All job files, in every syntax.
 fn job_files() -> Vec<PathBuf> {
-    [files("nomad"), files("json")].concat()
+    ENDINGS.map(files).concat()
 }
 
 /// All files with this ending below the folder, sorted.
@@ -87,7 +90,7 @@ fn every_broken_file_gets_its_messages() {
 }
 
 fn has_job(expected: &Path) -> bool {
-    ["nomad", "json"].iter().any(|ending| expected.with_extension(ending).is_file())
+    ENDINGS.iter().any(|ending| expected.with_extension(ending).is_file())
 }
 
 #[test]

@@ -181,12 +181,13 @@ fn what_a_group_uses_becomes_a_constraint() {
 }
 
 #[test]
-fn the_default_provider_is_native_without_consul() {
+fn the_default_provider_needs_no_consul_where_there_is_none() {
     let text = with("", "service {\n name = \"web\"\n}", "");
     let mut native = parse(&text).expect("fine").job;
     let warnings = jobspec::canonicalize(&mut native, &Defaults::default());
-    assert_eq!(native.task_groups[0].services[0].provider, "nomad");
-    assert!(warnings[0].contains("provider = \"nomad\""), "{warnings:?}");
+    assert_eq!(native.task_groups[0].services[0].provider, "consul", "the job stays as it was written");
+    assert_eq!(native.task_groups[0].constraints, [], "any node will do");
+    assert!(warnings[0].contains("it is registered natively"), "{warnings:?}");
     let mut consul = parse(&text).expect("fine").job;
     let cluster = Defaults { consul: true, ..Defaults::default() };
     assert_eq!(jobspec::canonicalize(&mut consul, &cluster), Vec::<String>::new());

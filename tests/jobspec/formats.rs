@@ -40,14 +40,14 @@ fn mistakes_in_yaml_have_a_line_and_a_column() {
         ("ID: a\nID: b\n", "job.yaml:2,1-2: Invalid YAML; "),
         ("ID: [a\n", "Invalid YAML; "),
         ("- a\n- b\n", "job.yaml:1,1-1: Invalid YAML; A job is a mapping of keys to values."),
-        ("ID: a\nTypo: b\n", "job.yaml:2,1-5: Unsupported key; There is no key \"Typo\" in a job."),
+        ("ID: a\nTypo: b\n", "job.yaml:2,1-8: Unsupported key; There is no key \"Typo\" in a job."),
         (
             "ID: a\nTaskGroups:\n- Name: g\n  Tasks:\n  - Name: t\n    Drivr: x\n",
-            "job.yaml:6,5-10: Unsupported key; There is no key \"TaskGroups[0].Tasks[0].Drivr\" in a job.",
+            "job.yaml:6,5-13: Unsupported key; There is no key \"TaskGroups[0].Tasks[0].Drivr\" in a job.",
         ),
         (
             "ID: a\nTaskGroups:\n- Name: g\n  Count: many\n",
-            "job.yaml:4,3-8: Invalid job; TaskGroups[0].Count: invalid type",
+            "job.yaml:4,3-14: Invalid job; TaskGroups[0].Count: invalid type",
         ),
         (
             "ID: a\nTaskGroups:\n- Name: g\n  ShutdownDelay: 1d\n",

@@ -1,5 +1,7 @@
 //! The language: variables, locals, functions, dynamic blocks, what is left for run time.
 
+use herder::jobspec;
+use herder::jobspec::Source;
 use herder::jobspec::Variables;
 use serde_json::Value;
 use serde_json::json;
@@ -325,4 +327,66 @@ fn declarations_that_make_no_sense_are_refused() {
         let found = parse(&text).map(|parsed| parsed.raw.to_string()).expect_err(declaration);
         assert!(found.contains(expected), "for {declaration}:\n{found}\nlacks\n{expected}");
     }
+}
+
+fn value_of(expression: &str) -> String {
+    job(&with(&format!("meta {{\n x = {expression}\n}}"), "", "")).meta["x"].clone()
+}
+
+#[test]
+fn a_name_of_the_run_time_stays_as_it_is_written() {
+    for (written, expected) in [
+        ("\"${ NOMAD_IP_db }\"", "${ NOMAD_IP_db }"),
+        ("\"a-${  NOMAD_IP_db}-${ upper(\"b\") }\"", "a-${  NOMAD_IP_db}-B"),
+        ("\"${~ NOMAD_IP_db ~}\"", "${NOMAD_IP_db}"),
+        ("\"${ upper(NOMAD_IP) }\"", "${NOMAD_IP}"),
+    ] {
+        assert_eq!(value_of(written), expected, "{written}");
+    }
+}
+
+#[test]
+fn bare_dates_of_yaml_become_time_stamps() {
+    for (yaml, expected) in [
+        ("2001-12-14", "2001-12-14T00:00:00Z"),
+        ("2001-12-14 21:59:43.10", "2001-12-14T21:59:43Z"),
+        ("2001-12-14t21:59:43.10-05:00", "2001-12-14T21:59:43-05:00"),
+        ("2001-1-2T03:04:05Z", "2001-01-02T03:04:05Z"),
+        ("'2001-12-14'", "2001-12-14"),
+        ("2001-13-14", "2001-13-14"),
+        ("2001-12-14 noon", "2001-12-14 noon"),
+        ("2001-12-14T21:59:43", "2001-12-14T21:59:43"),
+    ] {
+        let expression = format!("yamldecode(\"a: [{{b: &d {yaml}}}]\\nc: *d\\n\")");
+        assert_eq!(value_of(&format!("{expression}.a[0].b")), expected, "{yaml}");
+        assert_eq!(value_of(&format!("{expression}.c")), expected, "{yaml}");
+    }
+}
+
+#[test]
+fn files_of_this_machine_are_read_where_that_is_allowed() {
+    let folder = std::env::temp_dir().join(format!("herder-files-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("deep")).expect("a folder");
+    std::fs::write(folder.join("a.txt"), "one\n").expect("a file");
+    std::fs::write(folder.join("deep/b.txt"), "two").expect("a file");
+    let at = folder.display();
+    let value = |expression: &str| {
+        let text = with(&format!("meta {{\n x = {expression}\n}}"), "", "");
+        let variables = Variables { filesystem: true, ..Variables::default() };
+        let parsed = jobspec::parse(&Source { name: "job.hcl", text: &text }, &variables);
+        parsed.unwrap_or_else(|problems| panic!("{problems}")).job.meta["x"].clone()
+    };
+    for (expression, expected) in [
+        (format!("file(\"{at}/a.txt\")"), "one\n".to_owned()),
+        (format!("filebase64(\"{at}/deep/b.txt\")"), "dHdv".to_owned()),
+        (format!("\"${{fileexists(\"{at}/a.txt\")}} ${{fileexists(\"{at}\")}}\""), "true false".to_owned()),
+        (format!("join(\",\", fileset(\"{at}\", \"**/*.txt\"))"), "a.txt,deep/b.txt".to_owned()),
+        (format!("join(\",\", fileset(\"{at}\", \"*.txt\"))"), "a.txt".to_owned()),
+        ("abspath(\"/a/./b/../../../c/\")".to_owned(), "/c".to_owned()),
+        ("basename(\"/a/b.txt\")".to_owned(), "b.txt".to_owned()),
+        ("dirname(\"/a/b.txt\")".to_owned(), "/a".to_owned()),
+    ] {
+        assert_eq!(value(&expression), expected, "{expression}");
+    }
+    std::fs::remove_dir_all(&folder).expect("removable");
 }

@@ -173,7 +173,7 @@ fn each_rule_has_its_text() {
         ),
         (
             "",
-            "network {\n port \"p\" {}\n}\nservice {\n port = \"p\"\n check {\n type = \"script\"\n }\n}",
+            "network {\n port \"p\" {}\n}\nservice {\n provider = \"nomad\"\n port = \"p\"\n check {\n type = \"script\"\n }\n}",
             "",
             "invalid check type (\"script\"), must be one of tcp, http",
         ),

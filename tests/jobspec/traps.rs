@@ -34,10 +34,28 @@ fn a_service_without_provider_is_consuls_where_there_is_consul_and_native_elsewh
     let read = |consul| {
         let mut job = parse(&text).expect("a job").job;
         let warnings = jobspec::canonicalize(&mut job, &Defaults { consul, ..Defaults::default() });
-        (job.task_groups[0].tasks[0].services[0].provider.clone(), warnings.len())
+        (job.task_groups[0].tasks[0].constraints.len(), warnings.len())
     };
-    assert_eq!(read(true), ("consul".to_owned(), 0));
-    assert_eq!(read(false), ("nomad".to_owned(), 1));
+    assert_eq!(read(true), (1, 0), "waits for a node with Consul");
+    assert_eq!(read(false), (0, 1));
+}
+
+#[test]
+fn checks_of_services_without_provider_may_be_scripts_and_grpc_without_consul_too() {
+    let check = |kind: &str, more: &str| {
+        format!(
+            "check {{\n name = \"{kind}\"\n type = \"{kind}\"\n interval = \"10s\"\n timeout = \"1s\"\n {more}\n}}\n"
+        )
+    };
+    let checks = check("script", "command = \"/bin/true\"") + &check("grpc", "success_before_passing = 2");
+    let service = |more: &str| format!("service {{\n name = \"a\"\n port = \"7777\"\n {more}\n {checks}\n}}");
+    assert_eq!(errors_of("", "", &service("")), "");
+    let native = errors_of("", "", &service("provider = \"nomad\""));
+    assert!(native.contains("invalid check type (\"script\"), must be one of tcp, http"), "{native}");
+    // And so does what was stored, when it is sent back.
+    let mut again = job(&with("", "", &service("")));
+    jobspec::canonicalize(&mut again, &Defaults::default());
+    assert_eq!(errors(&again), "");
 }
 
 #[test]

@@ -311,7 +311,11 @@ impl Group {
         let first = TaskOrders { wanted: Wanted::Hold, setup: self.setup.clone(), hurry: false };
         let (orders, orders_seen) = watch::channel(first);
         let (requests, requests_seen) = mpsc::channel(QUEUE);
+        let mut identities = self.shared.tokens.subscribe();
+        let given = Arc::clone(&identities.borrow_and_update());
         let runner = TaskRunner {
+            identities,
+            given,
             name: name.to_owned(),
             shared: Arc::clone(&self.shared),
             machine: Arc::clone(&self.machine),

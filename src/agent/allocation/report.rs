@@ -20,6 +20,7 @@ pub(super) async fn save_and_report(shared: &AllocShared, machine: &Machine, set
     let record = {
         let mut record = shared.record.lock();
         record.checks = checks;
+        record.tokens = (**shared.tokens.borrow()).clone();
         record.clone()
     };
     match machine.context.ledger.save(&record).await {

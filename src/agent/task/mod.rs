@@ -1,6 +1,7 @@
 //! The runner of one task: prepares, starts, watches, restarts and ends it, and notes every change.
 
 mod end;
+mod identities;
 mod prepare;
 mod running;
 mod services;
@@ -34,6 +35,7 @@ use crate::drivers::DriverError;
 use crate::drivers::Started;
 use crate::drivers::TaskDirs;
 use crate::model::allocation::TaskEvent;
+use crate::model::identity::Tokens;
 use crate::model::task::Task;
 
 /// What the allocation wants of a task.
@@ -166,6 +168,9 @@ pub struct TaskRunner {
     pub record: TaskRecord,
     pub templates: Option<RunningTemplates>,
     pub delay_until: Instant,
+    /// The tokens of the task's identities, and those that it was given last.
+    pub identities: watch::Receiver<Arc<Tokens>>,
+    pub given: Arc<Tokens>,
     /// Where the task is found in its driver's own network.
     pub driver_network: Started,
 }
@@ -267,7 +272,7 @@ impl TaskRunner {
     fn base_env(&self, setup: &Setup, task: &Task) -> BTreeMap<String, String> {
         let Some(group) = setup.group() else { return BTreeMap::new() };
         let network = self.shared.record.lock().network.clone();
-        env::build(&EnvSource {
+        let mut env = env::build(&EnvSource {
             allocation: &setup.allocation,
             job: &setup.job,
             group,
@@ -278,7 +283,9 @@ impl TaskRunner {
             dirs: &self.dirs_inside(setup, task),
             network: network.as_ref(),
             host_env: &self.machine.config.host_env,
-        })
+        });
+        env.extend(identities::env(task, &self.given));
+        env
     }
 
     fn hook_progress(&self, event: fn(&str) -> TaskEvent) -> HookProgress {

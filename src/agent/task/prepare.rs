@@ -33,6 +33,7 @@ impl TaskRunner {
         }
         // After a reboot the memory that held the secrets is gone, and what had been put there with it.
         let fresh = self.build_directories(&setup, &task).await?;
+        self.take_identities(&setup, &task).await;
         if fresh || !self.record.prepared {
             self.record.prepared = false;
             self.mounts(&setup, &task)?;

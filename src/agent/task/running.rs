@@ -5,13 +5,16 @@ use std::sync::Arc;
 use futures::future::OptionFuture;
 
 use crate::agent::events;
+use crate::agent::hooks::HookError;
 use crate::agent::hooks::TemplateChange;
 use crate::agent::restart::Cause;
 use crate::agent::surroundings::TemplateTask;
+use crate::agent::task::RunningTemplates;
 use crate::agent::task::Seen;
 use crate::agent::task::TaskRequest;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Wanted;
+use crate::agent::task::identities::Renewal;
 use crate::drivers::Driver;
 use crate::drivers::DriverError;
 use crate::drivers::ExitStatus;
@@ -102,20 +105,18 @@ impl TaskRunner {
                         let _ = reply.send(driver.signal(&handle, &signal).await);
                     }
                 },
-                Some(result) = &mut resumed => match result {
-                    Ok(running) => {
-                        self.templates = Some(running);
-                        resumed = None.into();
-                    }
-                    Err(error) => {
-                        resumed = None.into();
-                        tracing::warn!(task = %self.name, %error, "templates of a running task do not work");
-                        self.event(events::hook_failed(&format!("template: {error}")));
-                        self.note().await;
-                    }
-                },
+                Some(result) = &mut resumed => {
+                    resumed = None.into();
+                    self.resume_templates(result).await;
+                }
                 Some(change) = change => {
                     if let Some(outcome) = self.follow_template(&driver, &handle, change).await {
+                        return outcome;
+                    }
+                }
+                // Without a sender the agent is going.
+                Ok(()) = self.identities.changed() => {
+                    if let Some(outcome) = self.follow_identities(&driver, &handle).await {
                         return outcome;
                     }
                 }
@@ -125,6 +126,40 @@ impl TaskRunner {
                 }
             }
         }
+    }
+
+    /// Templates of a task that an earlier agent started are at work again, or cannot be.
+    async fn resume_templates(&mut self, started: Result<RunningTemplates, HookError>) {
+        match started {
+            Ok(running) => self.templates = Some(running),
+            Err(error) => {
+                tracing::warn!(task = %self.name, %error, "templates of a running task do not work");
+                self.event(events::hook_failed(&format!("template: {error}")));
+                self.note().await;
+            }
+        }
+    }
+
+    /// Exchanges tokens that the cluster has renewed, and does what their identities ask for.
+    async fn follow_identities(&mut self, driver: &Arc<dyn Driver>, handle: &TaskHandle) -> Option<Outcome> {
+        let setup = self.setup();
+        let task = Self::spec(&setup, &self.name);
+        for renewal in self.write_identities(&setup, &task) {
+            match renewal {
+                Renewal::Restart => {
+                    let reason = "Identity with change_mode restart renewed".to_owned();
+                    return Some(Outcome::Restart { reason, counted: false });
+                }
+                Renewal::Signal(signal) => {
+                    self.event(events::signaling(events::signal_word(&signal), "Identity renewed"));
+                    self.note().await;
+                    if let Err(error) = driver.signal(handle, &signal).await {
+                        tracing::warn!(task = %self.name, %error, "cannot tell the task of a renewed identity");
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Does what a changed template asks for; tells how watching ends, if it does.

@@ -79,7 +79,7 @@ impl TaskRunner {
             fatal: true,
         })?;
         let invalid = |text: String| Trouble {
-            event: events::validation_failed(&text),
+            event: events::options_refused(vec![text]),
             recoverable: false,
             fatal: false,
         };
@@ -146,7 +146,7 @@ impl TaskRunner {
         let config = self.config(&setup, &task)?;
         let problems = driver.validate(&config.config);
         if !problems.is_empty() {
-            let event = events::validation_failed(&problems.join("; "));
+            let event = events::options_refused(problems);
             return Err(Trouble { event, recoverable: false, fatal: false });
         }
         let machine = Arc::clone(&self.machine);

@@ -32,6 +32,7 @@ use crate::jobspec::Source;
 use crate::jobspec::Variables;
 use crate::model::id::DEFAULT_NAMESPACE;
 use crate::model::job::Job;
+use crate::model::multierror::multierror;
 
 /// The answer to writes about a job.
 pub(in crate::api) fn written(call: &Call, written: &Written) -> Result<Reply, ApiError> {
@@ -172,7 +173,7 @@ pub(in crate::api) async fn validate(api: &Api, call: &Call) -> Result<Reply, Ap
     let mut job = job_of(api, call, &fields)?;
     api.catch_up().await?;
     let (problems, warnings) = admission::examine(api, &mut job);
-    let error = if problems.is_empty() { String::new() } else { admission::problems_text(&problems) };
+    let error = if problems.is_empty() { String::new() } else { multierror(&problems) };
     reply::json(
         call,
         &json!({

@@ -8,7 +8,6 @@ use crate::api::Api;
 use crate::api::call::Call;
 use crate::api::call::Fields;
 use crate::api::error::ApiError;
-use crate::api::intent::admission::problems_text;
 use crate::api::intent::setting;
 use crate::api::read::settings;
 use crate::api::reply;
@@ -16,6 +15,7 @@ use crate::api::reply::Reply;
 use crate::api::views::index;
 use crate::mirror::derive::BUILT_IN_POOLS;
 use crate::model::id::DEFAULT_NAMESPACE;
+use crate::model::multierror::multierror;
 use crate::store::Revision;
 use crate::store::key::Key;
 
@@ -43,12 +43,12 @@ pub(in crate::api) async fn put_namespace(api: &Api, call: &Call) -> Result<Repl
         return Err(ApiError::bad_request("Namespace name does not match request path"));
     }
     if !check_name(name, &[]) {
-        return Err(ApiError::internal(problems_text(&[format!(
+        return Err(ApiError::internal(multierror(&[format!(
             "invalid name {name:?}. Must match regex ^[a-zA-Z0-9-]{{1,128}}$"
         )])));
     }
     if fields.text("Description")?.len() > DESCRIPTION_MAX {
-        return Err(ApiError::internal(problems_text(&["description longer than 256".to_owned()])));
+        return Err(ApiError::internal(multierror(&["description longer than 256".to_owned()])));
     }
     fields.text_map("Meta")?;
     let keys = [
@@ -80,7 +80,7 @@ pub(in crate::api) async fn delete_namespace(api: &Api, call: &Call) -> Result<R
         let jobs = state.all_jobs().filter(|(id, _)| *id.namespace == *name);
         if jobs.into_iter().any(|(_, job)| !job.value.stop) {
             let why = format!("namespace {name:?} has non-terminal jobs in regions: [{region}]");
-            return Err(ApiError::internal(problems_text(&[why])));
+            return Err(ApiError::internal(multierror(&[why])));
         }
         let lives = |entry: &crate::mirror::state::AllocEntry| {
             entry.desired.as_ref().is_some_and(|desired| desired.value.namespace == name)
@@ -88,7 +88,7 @@ pub(in crate::api) async fn delete_namespace(api: &Api, call: &Call) -> Result<R
         };
         if state.allocs.values().any(lives) {
             let why = format!("namespace {name:?} has non-terminal allocations in regions: [{region}]");
-            return Err(ApiError::internal(problems_text(&[why])));
+            return Err(ApiError::internal(multierror(&[why])));
         }
     }
     Ok(done(setting::delete(api, &Key::Namespace(name.to_owned())).await?))
@@ -102,7 +102,7 @@ pub(in crate::api) async fn put_pool(api: &Api, call: &Call) -> Result<Reply, Ap
     }
     if !check_name(name, &['_']) {
         let why = format!("invalid name {name:?}, must match regex ^[a-zA-Z0-9-_]{{1,128}}$");
-        return Err(ApiError::bad_request(format!("invalid node pool {name:?}: {}", problems_text(&[why]))));
+        return Err(ApiError::bad_request(format!("invalid node pool {name:?}: {}", multierror(&[why]))));
     }
     if BUILT_IN_POOLS.iter().any(|(own, _)| *own == name) {
         return Err(ApiError::bad_request(format!("modifying node pool {name:?} is not allowed")));
@@ -129,14 +129,14 @@ pub(in crate::api) async fn delete_pool(api: &Api, call: &Call) -> Result<Reply,
         let region = &api.context.region;
         if state.all_jobs().any(|(_, job)| job.value.node_pool == name && !job.value.stop) {
             let why = format!("node pool {name:?} has non-terminal jobs in regions: [{region}]");
-            return Err(ApiError::internal(problems_text(&[why])));
+            return Err(ApiError::internal(multierror(&[why])));
         }
         let is_member = |node: &crate::mirror::state::NodeEntry| {
             node.info.as_ref().is_some_and(|info| info.value.node_pool == name)
         };
         if state.nodes.values().any(is_member) {
             let why = format!("node pool {name:?} has nodes in regions: [{region}]");
-            return Err(ApiError::internal(problems_text(&[why])));
+            return Err(ApiError::internal(multierror(&[why])));
         }
     }
     Ok(done(setting::delete(api, &Key::Pool(name.to_owned())).await?))

@@ -11,6 +11,7 @@ use crate::mirror::derive::REFUSED;
 use crate::mirror::derive::missing_homes;
 use crate::mirror::state::State;
 use crate::model::job::Job;
+use crate::model::multierror::multierror;
 
 /// Reads a job in the form of the API.
 ///
@@ -67,7 +68,7 @@ fn facts(state: &State, job: &Job) -> Facts {
 /// 500 with all problems, as Nomad does.
 pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
     let (problems, warnings) = examine(api, job);
-    if problems.is_empty() { Ok(warnings) } else { Err(ApiError::internal(problems_text(&problems))) }
+    if problems.is_empty() { Ok(warnings) } else { Err(ApiError::internal(multierror(&problems))) }
 }
 
 /// Refuses changes that a job cannot go through.
@@ -76,14 +77,4 @@ pub fn admit(api: &Api, job: &mut Job) -> Result<Vec<String>, ApiError> {
 /// 500 with the reason alone.
 pub fn check_update(old: &Job, new: &Job) -> Result<(), ApiError> {
     jobspec::check_update(old, new).map_err(ApiError::internal)
-}
-
-/// Several problems in one text, as Go's multierror writes them.
-pub fn problems_text(problems: &[String]) -> String {
-    let count = match problems.len() {
-        1 => "1 error occurred:".to_owned(),
-        many => format!("{many} errors occurred:"),
-    };
-    let lines: String = problems.iter().map(|problem| format!("\n\t* {problem}")).collect();
-    format!("{count}{lines}\n\n")
 }

@@ -13,7 +13,6 @@ use super::put_evaluation;
 use super::too_busy;
 use crate::api::Api;
 use crate::api::error::ApiError;
-use crate::api::intent::admission::problems_text;
 use crate::api::views::node::LAST_DRAIN;
 use crate::mirror::derive::alloc_health;
 use crate::mirror::derive::health_intent;
@@ -29,6 +28,7 @@ use crate::model::id::EvalId;
 use crate::model::id::JobId;
 use crate::model::id::NodeId;
 use crate::model::job::Job;
+use crate::model::multierror::multierror;
 use crate::model::node::DrainStrategy;
 use crate::model::node::Eligibility;
 use crate::model::node::NodeSpec;
@@ -194,7 +194,7 @@ fn check_order(state: &State, deployment: &Deployment, order: &DeploymentOrder) 
                     problems.push(format!("Task group {name:?} has {healthy}/{wanted} healthy allocations"));
                 }
             }
-            if problems.is_empty() { Ok(()) } else { Err(ApiError::internal(problems_text(&problems))) }
+            if problems.is_empty() { Ok(()) } else { Err(ApiError::internal(multierror(&problems))) }
         }
         DeploymentOrder::SetHealth { healthy, unhealthy } => {
             if healthy.is_empty() && unhealthy.is_empty() {

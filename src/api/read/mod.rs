@@ -5,6 +5,7 @@ pub(super) mod allocations;
 pub(super) mod deployments;
 pub(super) mod evaluations;
 pub(super) mod jobs;
+pub(super) mod keys;
 pub(super) mod nodes;
 pub(super) mod services;
 pub(super) mod settings;
@@ -30,12 +31,19 @@ type Encode = Box<dyn FnOnce(bool) -> Result<Vec<u8>, ApiError> + Send>;
 pub(super) struct Found {
     encode: Encode,
     next_token: Option<String>,
+    /// Seconds for which the answer may be kept.
+    max_age: Option<u32>,
 }
 
 impl Found {
     /// An object or an unpaginated list.
     pub(super) fn json<T: Serialize + Send + 'static>(view: T) -> Self {
-        Self { encode: Box::new(move |pretty| reply::encode(&view, pretty)), next_token: None }
+        Self { encode: Box::new(move |pretty| reply::encode(&view, pretty)), next_token: None, max_age: None }
+    }
+
+    /// The same, to be kept for so many seconds.
+    pub(super) fn kept_for(self, seconds: u32) -> Self {
+        Self { max_age: Some(seconds), ..self }
     }
 
     /// A page of a list.
@@ -84,8 +92,12 @@ pub(super) async fn answer(api: &Api, call: &Call, index_of: IndexOf, find: Find
         Ok(found) => {
             let body = (found.encode)(call.is_pretty())?;
             let reply = reply::full(StatusCode::OK, reply::JSON, body);
-            match &found.next_token {
+            let reply = match &found.next_token {
                 Some(token) => reply::with_header(reply, "x-nomad-nexttoken", token),
+                None => reply,
+            };
+            match found.max_age {
+                Some(seconds) => reply::with_header(reply, "cache-control", &format!("max-age={seconds}")),
                 None => reply,
             }
         }

@@ -11,6 +11,7 @@ use crate::model::allocation::ClientStatus;
 use crate::model::evaluation::EvalStatus;
 use crate::model::id::AllocId;
 use crate::model::id::JobId;
+use crate::model::id::NodeId;
 use crate::model::job::Job;
 use crate::model::node::NodeState;
 use crate::model::time::Span;
@@ -69,7 +70,8 @@ pub fn purged(state: &State, id: &JobId) -> Vec<Doomed> {
 fn belongings(state: &State, id: &JobId) -> Vec<Doomed> {
     let mut keys = Vec::new();
     for (alloc, entry) in state.allocs_of_job(id) {
-        keys.extend(entry.desired.as_ref().map(|desired| Key::Alloc(desired.value.node_id, alloc)));
+        let nodes = entry.desired.iter().map(|desired| desired.value.node_id);
+        keys.extend(nodes.flat_map(|node| alloc_keys(state, node, alloc)));
     }
     keys.extend(
         state.evaluations.get(id).into_iter().flatten().map(|(eval, _)| Key::Evaluation(id.clone(), *eval)),
@@ -134,9 +136,18 @@ pub fn sweep(state: &State, now: Time, thresholds: &Thresholds) -> Vec<Doomed> {
         let key = Key::Config(FORCE.to_owned());
         doomed.push(Doomed { key, unless_changed_since: Some(force.modified) });
     }
+    let is_gone = |alloc: &AllocId| state.allocs.get(alloc).is_none_or(|entry| entry.desired.is_none());
+    let orphans = state.tokens.iter().filter(|(alloc, _)| is_gone(alloc));
+    doomed.extend(orphans.map(|(alloc, (node, _))| ours(Key::AllocTokens(*node, *alloc))));
     doomed.sort();
     doomed.dedup();
     doomed
+}
+
+/// An allocation's keys: it, and its tokens.
+fn alloc_keys(state: &State, node: NodeId, alloc: AllocId) -> impl Iterator<Item = Key> {
+    let tokens = state.tokens.contains_key(&alloc).then_some(Key::AllocTokens(node, alloc));
+    std::iter::once(Key::Alloc(node, alloc)).chain(tokens)
 }
 
 struct Sweep<'a> {
@@ -217,7 +228,8 @@ impl Sweep<'_> {
         for (position, (time, alloc)) in finished.into_iter().enumerate() {
             if position >= self.thresholds.allocs_per_job || self.is_old(time, self.thresholds.evaluation) {
                 let node = self.state.alloc_nodes.get(&alloc).copied();
-                doomed.extend(node.map(|node| ours(Key::Alloc(node, alloc))));
+                doomed
+                    .extend(node.into_iter().flat_map(|node| alloc_keys(self.state, node, alloc)).map(ours));
             }
         }
     }

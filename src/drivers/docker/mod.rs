@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod cores;
 mod dangling;
+mod health;
 mod images;
 mod logs;
 mod network;
@@ -19,8 +20,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,8 +40,6 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::Serialize;
-use serde_json::Map;
-use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -55,6 +52,7 @@ use self::connection::Connection;
 pub use self::connection::TlsFiles;
 use self::cores::CoreKeeper;
 use self::dangling::Known;
+use self::health::Health;
 use self::images::Held;
 use self::images::Images;
 use self::images::Pull;
@@ -79,8 +77,6 @@ use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
 
-/// For answers that Docker gives at once.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// For requests as a whole; seconds.
 const REQUEST_LIMIT: u64 = 120;
 const PULL_LIMIT: Duration = Duration::from_secs(300);
@@ -104,15 +100,14 @@ pub struct Docker {
     images: Images,
     /// Containers that tasks know.
     known: Known,
-    /// Docker has answered before: when it does not any more, it is ill and not absent.
-    seen: AtomicBool,
+    health: Health,
     sweeper: OnceLock<AbortOnDropHandle<()>>,
     /// Held while the container is made that holds a namespace.
     holding: tokio::sync::Mutex<()>,
 }
 
 /// What the handle of a container remembers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct State {
     container: String,
     #[serde(default)]
@@ -178,7 +173,7 @@ impl Docker {
             followers: Mutex::default(),
             images: Images::default(),
             known: Known::default(),
-            seen: AtomicBool::new(false),
+            health: Health::default(),
             sweeper: OnceLock::new(),
             holding: tokio::sync::Mutex::default(),
         }
@@ -371,6 +366,29 @@ impl Docker {
         }
     }
 
+    /// What Docker says of itself; nothing when it cannot be reached.
+    async fn ask(&self) -> Option<DriverInfo> {
+        let info = self.client().ok()?.info().await.ok()?;
+        self.begin_sweeping();
+        let mut attributes = BTreeMap::new();
+        let mut set = |name: &str, value: String| attributes.insert(format!("driver.docker.{name}"), value);
+        set("version", info.server_version.unwrap_or_default());
+        set("os_type", info.os_type.unwrap_or_else(|| "linux".to_owned()));
+        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        set("runtimes", runtimes.join(","));
+        set("volumes.enabled", self.options.volumes_enabled.to_string());
+        set("privileged.enabled", self.options.allow_privileged.to_string());
+        if let Some(limit) = self.options.pids_limit {
+            set("pids.limit", limit.to_string());
+        }
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        if let Some(bridge) = interfaces.iter().find(|one| one.name == "docker0" && one.ip().is_ipv4()) {
+            set("bridge_ip", bridge.ip().to_string());
+        }
+        Some(super::healthy("docker", attributes))
+    }
+
     /// Begins to look for containers that were left behind; once.
     fn begin_sweeping(&self) {
         if !self.options.gc.dangling || self.options.alloc_root.as_os_str().is_empty() {
@@ -483,39 +501,11 @@ impl Driver for Docker {
     }
 
     async fn fingerprint(&self) -> DriverInfo {
-        let asked = async { self.client().ok()?.info().await.ok() };
-        let Ok(Some(info)) = tokio::time::timeout(ANSWER_LIMIT, asked).await else {
-            let mut info = super::undetected("Failed to connect to docker daemon");
-            info.detected = self.seen.load(Ordering::Relaxed);
-            return info;
-        };
-        self.seen.store(true, Ordering::Relaxed);
-        self.begin_sweeping();
-        let mut attributes = BTreeMap::new();
-        let mut set = |name: &str, value: String| attributes.insert(format!("driver.docker.{name}"), value);
-        set("version", info.server_version.unwrap_or_default());
-        set("os_type", info.os_type.unwrap_or_else(|| "linux".to_owned()));
-        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
-        runtimes.sort();
-        set("runtimes", runtimes.join(","));
-        set("volumes.enabled", self.options.volumes_enabled.to_string());
-        set("privileged.enabled", self.options.allow_privileged.to_string());
-        if let Some(limit) = self.options.pids_limit {
-            set("pids.limit", limit.to_string());
-        }
-        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-        if let Some(bridge) = interfaces.iter().find(|one| one.name == "docker0" && one.ip().is_ipv4()) {
-            set("bridge_ip", bridge.ip().to_string());
-        }
-        super::healthy("docker", attributes)
+        self.health.judge(self.ask()).await
     }
 
     fn mounts_volumes(&self) -> bool {
         true
-    }
-
-    fn validate(&self, config: &Map<String, Value>) -> Vec<String> {
-        check::schema(config)
     }
 
     async fn start(

@@ -8,52 +8,52 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::drivers::exec::DEFAULT_CAPABILITIES;
-use crate::drivers::options::Kind;
-use crate::drivers::options::Opt;
 use crate::drivers::options::Options;
-use crate::drivers::options::check;
-use crate::drivers::options::opt;
+use crate::drivers::settings::problems_of;
+use crate::model::driver_schema::Kind;
+use crate::model::driver_schema::Opt;
+use crate::model::driver_schema::opt;
 use crate::model::time::Span;
 
 use super::TlsFiles;
 
 /// Everything that can be configured.
 const OPTIONS: &[Opt] = &[
-    opt("allow_caps", Kind::TextList),
-    opt("allow_privileged", Kind::Bool),
-    opt("allow_runtimes", Kind::TextList),
-    opt("auth", Kind::Block),
+    opt("allow_caps", Kind::Texts),
+    opt("allow_privileged", Kind::Flag),
+    opt("allow_runtimes", Kind::Texts),
+    opt("auth", Kind::Block(AUTH)),
     opt("container_exists_attempts", Kind::Number),
-    opt("disable_log_collection", Kind::Bool),
+    opt("disable_log_collection", Kind::Flag),
     opt("endpoint", Kind::Text),
-    opt("extra_labels", Kind::TextList),
-    opt("gc", Kind::Block),
+    opt("extra_labels", Kind::Texts),
+    opt("gc", Kind::Block(GC)),
     opt("infra_image", Kind::Text),
     opt("infra_image_pull_timeout", Kind::Text),
-    opt("logging", Kind::Block),
+    opt("logging", Kind::Block(LOGGING)),
     opt("nvidia_runtime", Kind::Text),
     opt("oom_score_adj", Kind::Number),
     opt("pids_limit", Kind::Number),
     opt("pull_activity_timeout", Kind::Text),
-    opt("tls", Kind::Block),
-    opt("volumes", Kind::Block),
-    opt("windows_allow_insecure_container_admin", Kind::Bool),
+    opt("tls", Kind::Block(TLS)),
+    opt("volumes", Kind::Block(VOLUMES)),
+    opt("windows_allow_insecure_container_admin", Kind::Flag),
 ];
 const AUTH: &[Opt] = &[opt("config", Kind::Text), opt("helper", Kind::Text)];
 const GC: &[Opt] = &[
-    opt("image", Kind::Bool),
+    opt("image", Kind::Flag),
     opt("image_delay", Kind::Text),
-    opt("container", Kind::Bool),
-    opt("dangling_containers", Kind::Block),
+    opt("container", Kind::Flag),
+    opt("dangling_containers", Kind::Block(DANGLING)),
 ];
 const DANGLING: &[Opt] = &[
-    opt("enabled", Kind::Bool),
-    opt("dry_run", Kind::Bool),
+    opt("enabled", Kind::Flag),
+    opt("dry_run", Kind::Flag),
     opt("period", Kind::Text),
     opt("creation_grace", Kind::Text),
 ];
 const LOGGING: &[Opt] = &[opt("type", Kind::Text), opt("config", Kind::Map)];
-const VOLUMES: &[Opt] = &[opt("enabled", Kind::Bool), opt("selinuxlabel", Kind::Text)];
+const VOLUMES: &[Opt] = &[opt("enabled", Kind::Flag), opt("selinuxlabel", Kind::Text)];
 const TLS: &[Opt] = &[opt("cert", Kind::Text), opt("key", Kind::Text), opt("ca", Kind::Text)];
 
 /// See the module.
@@ -176,12 +176,6 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn block(&mut self, from: &Map<String, Value>, name: &str, table: &[Opt]) -> Map<String, Value> {
-        let block = from.blocks(name).into_iter().next().unwrap_or_default();
-        self.problems.extend(check(table, &block).into_iter().map(|text| format!("{name}: {text}")));
-        block
-    }
-
     fn duration(&mut self, from: &Map<String, Value>, name: &str, into: &mut Duration) {
         let text = from.text(name);
         match Span::parse(&text) {
@@ -190,6 +184,10 @@ impl Reader<'_> {
             Err(error) => self.problems.push(format!("{name} {text:?} is not a duration: {error}")),
         }
     }
+}
+
+fn block(from: &Map<String, Value>, name: &str) -> Map<String, Value> {
+    from.blocks(name).into_iter().next().unwrap_or_default()
 }
 
 fn flag(from: &Map<String, Value>, name: &str, into: &mut bool) {
@@ -210,7 +208,7 @@ impl DockerOptions {
     /// # Errors
     /// Every problem.
     pub fn read(&mut self, config: &Map<String, Value>) -> Result<(), Vec<String>> {
-        let mut problems = check(OPTIONS, config);
+        let mut problems = problems_of(OPTIONS, config);
         let mut reader = Reader { problems: &mut problems };
         text(config, "endpoint", &mut self.endpoint);
         flag(config, "allow_privileged", &mut self.allow_privileged);
@@ -240,27 +238,27 @@ impl DockerOptions {
     }
 
     fn read_blocks(&mut self, config: &Map<String, Value>, reader: &mut Reader<'_>) {
-        let auth = reader.block(config, "auth", AUTH);
+        let auth = block(config, "auth");
         self.auth_config = Some(auth.text("config")).filter(|path| !path.is_empty()).map(PathBuf::from);
         text(&auth, "helper", &mut self.auth_helper);
-        let volumes = reader.block(config, "volumes", VOLUMES);
+        let volumes = block(config, "volumes");
         flag(&volumes, "enabled", &mut self.volumes_enabled);
         text(&volumes, "selinuxlabel", &mut self.selinux_label);
-        let logging = reader.block(config, "logging", LOGGING);
+        let logging = block(config, "logging");
         if !logging.is_empty() {
             text(&logging, "type", &mut self.logging.kind);
             self.logging.config = logging.pairs("config").into_iter().collect();
         }
-        let gc = reader.block(config, "gc", GC);
+        let gc = block(config, "gc");
         flag(&gc, "image", &mut self.gc.image);
         flag(&gc, "container", &mut self.gc.container);
         reader.duration(&gc, "image_delay", &mut self.gc.image_delay);
-        let dangling = reader.block(&gc, "dangling_containers", DANGLING);
+        let dangling = block(&gc, "dangling_containers");
         flag(&dangling, "enabled", &mut self.gc.dangling);
         flag(&dangling, "dry_run", &mut self.gc.dangling_dry_run);
         reader.duration(&dangling, "period", &mut self.gc.dangling_period);
         reader.duration(&dangling, "creation_grace", &mut self.gc.dangling_grace);
-        let tls = reader.block(config, "tls", TLS);
+        let tls = block(config, "tls");
         let files = ["cert", "key", "ca"].map(|name| tls.text(name));
         if files.iter().all(String::is_empty) {
             return;
@@ -333,8 +331,8 @@ mod tests {
         let problems =
             read(json!({"volume": {}, "gc": {"image_delay": "soon", "images": true}, "tls": {"ca": "x"}}));
         let problems = problems.unwrap_err();
-        assert_eq!(problems[0], "unsupported option \"volume\"");
-        assert_eq!(problems[1], "gc: unsupported option \"images\"");
+        assert_eq!(problems[0], "Invalid label: No argument or block type is named \"volume\".");
+        assert_eq!(problems[1], "gc: Invalid label: No argument or block type is named \"images\".");
         assert!(problems[2].starts_with("image_delay \"soon\" is not a duration"), "{problems:?}");
         assert_eq!(
             problems[3..],

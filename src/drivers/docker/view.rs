@@ -45,5 +45,40 @@ pub(super) fn own_network(found: &ContainerInspectResponse, state: &State) -> St
     let chosen = if state.prefer_ipv6 { ipv6().or_else(ipv4) } else { ipv4() };
     let Some((name, address)) = chosen else { return Started::default() };
     let hidden = ["bridge", "nat"].contains(&name.as_str());
-    Started { address: Some(address), advertise: state.prefer_ipv6 || !hidden, ports: state.ports.clone() }
+    // A job that asks for an address of IPv6 says that others reach it; it says nothing about any other address.
+    let wanted = state.prefer_ipv6 && address.contains(':');
+    Started { address: Some(address), advertise: wanted || !hidden, ports: state.ports.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::EndpointSettings;
+    use bollard::models::NetworkSettings;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_advertised_unless_docker_hides_it() {
+        let look = |name: &str, ipv6: &str, prefer_ipv6| {
+            let network = EndpointSettings {
+                ip_address: Some("172.17.0.2".to_owned()),
+                global_ipv6_address: Some(ipv6.to_owned()),
+                ..EndpointSettings::default()
+            };
+            let networks = Some([(name.to_owned(), network)].into());
+            let found = ContainerInspectResponse {
+                network_settings: Some(NetworkSettings { networks, ..NetworkSettings::default() }),
+                ..ContainerInspectResponse::default()
+            };
+            let started = own_network(&found, &State { prefer_ipv6, ..State::default() });
+            (started.address.unwrap(), started.advertise)
+        };
+        let ipv4 = "172.17.0.2".to_owned();
+        assert_eq!(look("bridge", "fd00::2", false), (ipv4.clone(), false));
+        assert_eq!(look("mine", "fd00::2", false), (ipv4.clone(), true));
+        assert_eq!(look("bridge", "fd00::2", true), ("fd00::2".to_owned(), true));
+        assert_eq!(look("bridge", "", true), (ipv4, false), "there is none to be advertised");
+        let nothing = ContainerInspectResponse::default();
+        assert_eq!(own_network(&nothing, &State::default()), Started::default());
+    }
 }

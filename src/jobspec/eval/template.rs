@@ -51,7 +51,7 @@ impl Evaluator<'_> {
     /// A quoted string. One that is nothing but an interpolation has the value of that, of whatever type.
     pub(super) fn template(&mut self, elements: &[&Element]) -> Evaluated {
         if let [Element::Interpolation(only)] = elements {
-            return self.expression(&only.expr);
+            return self.interpolated(only);
         }
         self.text(elements, &Literals::new())
     }
@@ -95,8 +95,28 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    fn interpolation(&mut self, node: &Interpolation, out: &mut String) -> Result<(), Failure> {
+    /// The value between the braces. A name of the run time stays as it is written, with the blanks around it.
+    fn interpolated(&mut self, node: &Interpolation) -> Evaluated {
         let value = self.expression(&node.expr)?;
+        let Some(span) = node.expr.span() else { return Ok(value) };
+        let (Some(before), Some(name), Some(after)) =
+            (self.text.get(..span.start), self.text.get(span.clone()), self.text.get(span.end..))
+        else {
+            return Ok(value);
+        };
+        let name = name.trim();
+        let lead = &before[before.trim_end().len()..];
+        let tail = &after[..after.len() - after.trim_start().len()];
+        let is_whole = before.trim_end().ends_with("${") && after.trim_start().starts_with('}');
+        let stays = value.as_str().is_some_and(|text| text == format!("${{{name}}}"));
+        if stays && is_whole && !(lead.is_empty() && tail.is_empty()) {
+            return Ok(Value::String(format!("${{{lead}{name}{tail}}}")));
+        }
+        Ok(value)
+    }
+
+    fn interpolation(&mut self, node: &Interpolation, out: &mut String) -> Result<(), Failure> {
+        let value = self.interpolated(node)?;
         if let Some(text) = value.to_text() {
             out.push_str(&text);
             return Ok(());

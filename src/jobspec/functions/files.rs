@@ -1,5 +1,6 @@
 //! Functions that read files, relative to the directory that the command runs in.
 
+use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -73,7 +74,17 @@ fn fileexists(args: &Args) -> Answer {
 
 fn abspath(args: &Args) -> Answer {
     let path = path(args, 0)?;
-    std::path::absolute(&path).map(|path| shown(&path)).map_err(|error| error.to_string().into())
+    let whole = std::path::absolute(&path).map_err(|error| error.to_string())?;
+    let mut clean = PathBuf::new();
+    for part in whole.components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    Ok(shown(&clean))
 }
 
 fn basename(args: &Args) -> Answer {

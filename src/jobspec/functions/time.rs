@@ -2,6 +2,8 @@
 
 use chrono::DateTime;
 use chrono::FixedOffset;
+use chrono::NaiveDate;
+use chrono::NaiveTime;
 use chrono::SecondsFormat;
 use chrono::TimeDelta;
 
@@ -26,6 +28,34 @@ fn stamp(args: &Args, index: usize) -> Result<DateTime<FixedOffset>, Wrong> {
     DateTime::parse_from_rfc3339(&written).map_err(|error| {
         Wrong::Argument(index, format!("not a valid RFC3339 timestamp: {written:?}: {error}"))
     })
+}
+
+/// A date or time as YAML allows it (`2001-12-14`, `2001-12-14 21:59:43.1`, `2001-12-14t21:59:43-05:00`), in RFC 3339.
+pub(super) fn from_yaml(text: &str) -> Option<String> {
+    let (year, rest) = (text.get(..4)?, text.get(4..)?);
+    if !year.bytes().all(|byte| byte.is_ascii_digit()) || !rest.starts_with('-') {
+        return None;
+    }
+    let (date, time) = match text.find(['T', 't', ' ']) {
+        None => (text, None),
+        Some(at) => (&text[..at], Some((&text[at..=at], &text[at + 1..]))),
+    };
+    let date = NaiveDate::parse_from_str(date, "%Y-%m-%d").ok()?;
+    let clock = |text: &str| NaiveTime::parse_from_str(text, "%H:%M:%S%.f").ok();
+    let stamp = match time {
+        None => date.and_time(NaiveTime::MIN).and_utc().fixed_offset(),
+        // With a blank there is no zone, with a letter there must be one.
+        Some((" ", time)) => date.and_time(clock(time)?).and_utc().fixed_offset(),
+        Some((_, time)) => match time.strip_suffix('Z') {
+            Some(time) => date.and_time(clock(time)?).and_utc().fixed_offset(),
+            None => {
+                let (time, zone) = time.split_at(time.rfind(['+', '-'])?);
+                let written = format!("{}{zone}", date.and_time(clock(time)?).format("%FT%T"));
+                DateTime::parse_from_rfc3339(&written).ok()?
+            }
+        },
+    };
+    Some(stamp.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 fn timeadd(args: &Args) -> Answer {

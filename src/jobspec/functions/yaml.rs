@@ -4,6 +4,10 @@ use super::Answer;
 use super::Args;
 use super::Value;
 use super::text;
+use super::time;
+use crate::jobspec::outline;
+use crate::jobspec::outline::tree::Kind;
+use crate::jobspec::outline::tree::Tree;
 use crate::jobspec::values;
 
 const MAX_NODES: usize = 100_000;
@@ -19,8 +23,35 @@ pub(super) fn decode(args: &Args) -> Answer {
         duplicate_keys: serde_yaml::options::DuplicateKeyPolicy::LastWins,
         with_snippet: false,
     };
-    let value: Result<serde_json::Value, _> = serde_yaml::from_str_with_options(&written, options);
-    value.map(|value| values::from_json(&value)).map_err(|error| error.to_string().into())
+    let value: Result<serde_json::Value, _> = serde_yaml::from_str_with_options(&written, options.clone());
+    let mut value = value.map_err(|error| error.to_string())?;
+    if let Some(tree) = outline::yaml::tree(&written, options) {
+        normalize_dates(&mut value, &tree);
+    }
+    Ok(values::from_json(&value))
+}
+
+/// Dates that are written without quotes become time stamps in the form of RFC 3339.
+fn normalize_dates(value: &mut serde_json::Value, written: &Tree) {
+    match (value, &written.kind) {
+        (serde_json::Value::String(text), Kind::Bare(_)) => {
+            if let Some(stamp) = time::from_yaml(text) {
+                *text = stamp;
+            }
+        }
+        (serde_json::Value::Array(items), Kind::Array(written)) => {
+            items.iter_mut().zip(written).for_each(|(item, written)| normalize_dates(item, written));
+        }
+        (serde_json::Value::Object(map), Kind::Object(written)) => {
+            for (key, value) in map {
+                // Of equal keys, the last one counts.
+                if let Some(written) = written.iter().rfind(|entry| entry.key == *key) {
+                    normalize_dates(value, &written.value);
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 pub(super) fn encode(args: &Args) -> Answer {

@@ -20,7 +20,7 @@ pub(super) fn options(group: &TaskGroup, task: &Task, out: &mut Findings) {
     let Some(table) = driver_schema::options_of(&task.driver) else { return };
     let config = out.block("config", 0);
     let (mut shape, mut values) = (config.same(), config.same());
-    for misfit in driver_schema::check(table, &task.config) {
+    for misfit in driver_schema::check_submitted(table, &task.config) {
         let place = misfit.blocks.iter().fold(config.same(), |place, (name, at)| place.block(name, *at));
         let mut own = place.same();
         own.at(&misfit.option, misfit.text);

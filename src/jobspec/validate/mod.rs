@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 
 use crate::model::job::Job;
 use crate::model::job::JobType;
+use crate::model::multierror::multierror;
 use crate::model::schedule;
 
 pub use self::problem::Pick;
@@ -21,7 +22,6 @@ pub use self::problem::Problem;
 pub use self::problem::Step;
 
 use self::problem::Findings;
-use self::problem::multierror;
 
 /// Longer job ids do not fit into keys with the suffixes of children.
 const MAX_ID_BYTES: usize = 512;

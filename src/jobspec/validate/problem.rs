@@ -1,5 +1,7 @@
 //! What is wrong with a job, as a tree: messages, the blocks that they are about, and where these stand in a job file.
 
+use crate::model::multierror::multierror;
+
 use super::hints;
 
 /// One step from the job to a place inside it, in the words of a job file.
@@ -92,13 +94,6 @@ impl Problem {
         let blocks: Vec<String> = blocks.collect();
         if blocks.is_empty() { "job".to_owned() } else { blocks.join(" in ") }
     }
-}
-
-/// Several messages under a header that counts them.
-pub(super) fn multierror(errors: &[String]) -> String {
-    let plural = if errors.len() == 1 { "" } else { "s" };
-    let lines: Vec<String> = errors.iter().map(|error| format!("* {error}")).collect();
-    format!("{} error{plural} occurred:\n\t{}\n\n", errors.len(), lines.join("\n\t"))
 }
 
 /// What was found in one block, in order.

@@ -76,11 +76,19 @@ pub(super) fn not_negative(name: &str, value: &Value) -> Option<String> {
 fn one_of(name: &str, value: &Value, allowed: &[&str]) -> Option<String> {
     let written = text(value);
     let list = allowed.join(", ");
-    (!allowed.contains(&written.as_str())).then(|| format!("{name} must be one of {list}, got {written:?}"))
+    // An empty text is no choice: the driver takes its default.
+    let fine = written.is_empty() || allowed.contains(&written.as_str());
+    (!fine).then(|| format!("{name} must be one of {list}, got {written:?}"))
 }
 
 pub(super) fn mount_type(_: &str, value: &Value) -> Option<String> {
     one_of("mount type", value, &["volume", "bind", "tmpfs"])
+}
+
+pub(super) fn propagation(_: &str, value: &Value) -> Option<String> {
+    let mode = text(value);
+    let known = ["", "private", "rprivate", "shared", "rshared", "slave", "rslave"];
+    (!known.contains(&mode.as_str())).then(|| format!("invalid propagation mode {mode:?}"))
 }
 
 pub(super) fn docker_isolation(_: &str, value: &Value) -> Option<String> {
@@ -111,7 +119,7 @@ pub(super) fn ulimits(_: &str, value: &Value) -> Option<String> {
         let written = text(limit);
         let parts: Vec<&str> = written.split(':').collect();
         let fine = parts.len() <= 2 && parts.iter().all(|part| part.parse::<i64>().is_ok());
-        (!fine && !written.contains("${")).then(|| format!("malformed ulimit {name}: {written:?}"))
+        (!fine).then(|| format!("malformed ulimit {name}: {written:?}"))
     })
 }
 

@@ -101,7 +101,7 @@ const DOCKER_MOUNT: &[Opt] = &[
     required("target", Text),
     opt("source", Text),
     opt("readonly", Flag),
-    opt("bind_options", Block(&[opt("propagation", Text)])),
+    opt("bind_options", Block(&[opt("propagation", Text).with(rules::propagation)])),
     opt("tmpfs_options", Block(&[opt("size", Number), opt("mode", Number)])),
     opt(
         "volume_options",
@@ -129,7 +129,7 @@ const RAW_EXEC: &[Opt] = &[
     opt("cgroup_v2_override", Text),
     opt("cgroup_v1_override", Map),
     opt("oom_score_adj", Number).with(rules::positive_score),
-    opt("work_dir", Text),
+    opt("work_dir", Text).with(rules::absolute),
 ];
 
 const JAVA: &[Opt] = &[

@@ -4,7 +4,8 @@ use super::*;
 
 fn problems(driver: &str, config: Value) -> Vec<String> {
     let table = options_of(driver).expect("a built-in driver");
-    check(table, config.as_object().expect("options")).into_iter().map(|misfit| misfit.text).collect()
+    let config = config.as_object().expect("options");
+    check_submitted(table, config).into_iter().map(|misfit| misfit.text).collect()
 }
 
 #[test]
@@ -46,10 +47,19 @@ fn a_map_may_be_a_list_of_maps() {
 fn what_only_the_node_knows_is_not_judged() {
     let config = json!({
         "image": "i", "pids_limit": "${meta.pids}", "privileged": "${meta.p}", "ports": "${meta.ports}",
-        "port_map": [{"http": "${meta.port}"}], "image_pull_timeout": "${meta.t}",
+        "port_map": [{"http": "${meta.port}"}], "ulimit": [{"nofile": "${meta.files}"}], "image_pull_timeout": "${meta.t}",
         "mount": [{"type": "${meta.m}", "target": "/a"}],
     });
-    assert_eq!(problems("docker", config), Vec::<String>::new());
+    assert_eq!(problems("docker", config.clone()), Vec::<String>::new());
+    // On the node such a text is only a text.
+    let table = options_of("docker").expect("a table");
+    let found = check(table, config.as_object().expect("options"));
+    let names: Vec<&str> = found.iter().map(|misfit| misfit.option.as_str()).collect();
+    assert_eq!(
+        names,
+        ["image_pull_timeout", "pids_limit", "port_map", "ports", "privileged", "ulimit", "type"],
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -62,6 +72,10 @@ fn blocks_are_checked_inside_with_their_place() {
     assert_eq!(
         places,
         [(vec![("devices", 0)], "host_path"), (vec![("mount", 1)], "type"), (vec![("mount", 1)], "readonly"),]
+    );
+    assert_eq!(
+        found[0].placed(),
+        "devices: Missing required argument: The argument \"host_path\" is required, but no definition was found."
     );
 }
 

@@ -348,7 +348,10 @@ async fn troubles_before_the_start_follow_the_policy() {
             "Failed Artifact Download: cannot get http://missing",
         ),
         (json!({"Config": {"start_error": "no daemon"}}), "Driver Failure: no daemon"),
-        (json!({"Config": {"nonsense": 1}}), "Failed Validation: unknown option nonsense"),
+        (
+            json!({"Config": {"nonsense": 1}}),
+            "Failed Validation: 2 errors occurred:\n\t* failed to parse config: \n\t* unknown option nonsense\n\n",
+        ),
         (
             json!({"Config": {"args": ["${HOME}"]}}),
             "Failed Validation: 2 errors occurred:\n\t* failed to parse config: \n\t* Unknown variable: There is no variable named \"HOME\".\n\n",
