@@ -133,7 +133,7 @@ async fn raw_exec_obeys_user_work_dir_and_oom_score() {
     assert_eq!(bench.run().await.code, 0);
     assert!(bench.log("stdout").ends_with(&format!("{at}\n")));
     for (more, why) in [
-        (json!({"oom_score_adj": -1}), "oom_score_adj must be between 0 and 1000"),
+        (json!({"oom_score_adj": -1}), "oom_score_adj must be between 0 and 1000, got -1"),
         (json!({"work_dir": "here"}), "work_dir must be absolute but got relative path \"here\""),
     ] {
         bench.set_config(shell("true", more));
