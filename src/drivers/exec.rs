@@ -218,6 +218,7 @@ impl Isolated {
                 no_pivot_root: self.options.no_pivot_root,
             }),
             cgroups_optional: false,
+            no_cgroups: false,
             scope: Scope::Isolated,
             overrides: Overrides::default(),
             pids_limit: self.options.pids_limit,
