@@ -626,6 +626,28 @@ fn templates_of_job_files_are_variables() {
 }
 
 #[test]
+fn files_are_looked_for_where_the_command_runs_and_a_flag_without_a_value_is_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("jobs")).unwrap();
+    let text = "job \"a\" {\n meta {\n x = file(\"here.txt\")\n }\n}\n";
+    std::fs::write(directory.path().join("jobs/a.hcl"), text).unwrap();
+    std::fs::write(directory.path().join("here.txt"), "found").unwrap();
+    let output = |file: &str, place: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
+        command.args(["job", "run", "-output", "-var", "x", file]).current_dir(directory.path().join(place));
+        read(&command.output().unwrap())
+    };
+    let (code, out, _) = output("jobs/a.hcl", "");
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&out).unwrap()["Job"]["Meta"]["x"].as_str()),
+        (0, Some("found"))
+    );
+    let (code, _, error) = output("a.hcl", "jobs");
+    assert_eq!(code, 1);
+    assert!(error.contains("failed to read here.txt"), "{error}");
+}
+
+#[test]
 fn job_files_are_rewritten_in_canonical_layout() {
     let directory = tempfile::tempdir().unwrap();
     let fmt = |args: &[&str]| {
