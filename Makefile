@@ -11,10 +11,10 @@ MINUTES ?= 10
 # Random operations of the comparison between the two stores.
 OPS ?= 20000
 
-.PHONY: help setup build release demo test test-unit sim diff fuzz bench fmt fmt-check lint verify clean-dev
+.PHONY: help setup build release demo test test-unit test-cgroup2 sim diff fuzz bench fmt fmt-check lint verify clean-dev
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install by apt what the build and the tests need; silent when all is there
 	@scripts/setup.sh
@@ -34,6 +34,9 @@ test: setup ## All tests; starts dockerd if none answers and ends it again
 test-unit: setup ## The tests inside the modules and the layout checks; a few seconds when warm
 	$(CARGO) test --lib
 	$(CARGO) test --test tidy
+
+test-cgroup2: setup ## Tasks under control groups of version 2, in a virtual machine; a quarter of an hour, fetches a kernel
+	@scripts/cgroup2.sh
 
 sim: setup ## Whole-cluster simulation with SEEDS seeds (500); SEED=n replays one
 	SEEDS=$(SEEDS) $(CARGO) test --test sim -- --nocapture

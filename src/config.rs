@@ -5,6 +5,7 @@
 //! ```
 
 mod file;
+mod scheduler;
 mod schema;
 mod sections;
 mod syntax;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
 
+pub use self::scheduler::SchedulerDefaults;
 pub use self::sections::AclConfig;
 pub use self::sections::ArtifactConfig;
 pub use self::sections::ClientConfig;
@@ -290,6 +292,14 @@ impl AgentConfig {
             client.host_volume.iter().find(|(_, volume)| volume.path.as_os_str().is_empty())
         {
             return invalid(format!("Missing path in host_volume config {name:?}"));
+        }
+        if let Some(scheduler) = &self.server.default_scheduler_config
+            && !matches!(scheduler.scheduler_algorithm.as_str(), "binpack" | "spread")
+        {
+            let algorithm = &scheduler.scheduler_algorithm;
+            return invalid(format!(
+                "Invalid scheduler_algorithm: {algorithm:?} is neither binpack nor spread"
+            ));
         }
         const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"];
         if !LEVELS.contains(&self.log_level.to_uppercase().as_str()) {

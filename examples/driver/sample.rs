@@ -3,9 +3,12 @@
 //!
 //! Options of the plugin: `unhealthy_file` (while that file exists the driver is unhealthy). Options of a task:
 //! `command`, `args`, and for jobs written for other drivers `image`, `pot`, `tag`, `network_mode`, `port_map`, `mount`,
-//! `copy`, which only show up in the task's environment. With the argument `--name x` the driver is called `x`.
+//! `copy`, which only show up in the task's environment, and `address`: where the task
+//! is to be found. With the argument `--name x` the driver is called `x`, with `--network` it makes the networks of its
+//! tasks' groups itself.
 #![expect(clippy::print_stdout, reason = "the first line of a plugin says where it listens")]
 
+mod network;
 mod service;
 mod watch;
 
@@ -33,17 +36,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if std::env::var(COOKIE.0).is_ok_and(|cookie| cookie == COOKIE.1) {
         let name = args.iter().skip_while(|arg| *arg != "--name").nth(1);
-        return serve(name.map_or("sample", String::as_str));
+        let makes_networks = args.iter().any(|arg| arg == "--network");
+        return serve(name.map_or("sample", String::as_str), makes_networks);
     }
     Err("this is a driver plugin: put it into the agent's plugin_dir instead of starting it".into())
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn serve(name: &str) -> Result<(), Box<dyn Error>> {
+async fn serve(name: &str, makes_networks: bool) -> Result<(), Box<dyn Error>> {
     let dir = std::env::var_os("PLUGIN_UNIX_SOCKET_DIR").map_or_else(std::env::temp_dir, Into::into);
     let socket = dir.join(format!("sample-{}", std::process::id()));
     let listener = UnixListener::bind(&socket)?;
-    let sample = Sample::new(name);
+    let sample = Sample::new(name, makes_networks);
     let ended = sample.ended();
     println!("1|2|unix|{}|grpc", socket.display());
     Server::builder()

@@ -14,6 +14,7 @@ use futures::Stream;
 use herder::drivers::plugin::proto::grpc::health::v1 as health;
 use herder::drivers::plugin::proto::hashicorp::nomad::plugins::base::proto as base;
 use herder::drivers::plugin::proto::hashicorp::nomad::plugins::drivers::proto as driver;
+use herder::drivers::plugin::proto::hashicorp::nomad::plugins::drivers::proto::network_isolation_spec::Mode;
 use herder::drivers::plugin::proto::hashicorp::nomad::plugins::shared::hclspec;
 use herder::drivers::plugin::proto::hashicorp::nomad::plugins::shared::structs;
 use herder::drivers::plugin::proto::plugin as framework;
@@ -36,6 +37,7 @@ use tonic::Response;
 use tonic::Status;
 use tonic::Streaming;
 
+use crate::network;
 use crate::watch::ARGUMENT;
 use crate::watch::exit_file;
 use crate::watch::pid_file;
@@ -50,6 +52,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Sample {
     name: String,
+    makes_networks: bool,
     tasks: Arc<Mutex<BTreeMap<String, Task>>>,
     events: broadcast::Sender<driver::DriverTaskEvent>,
     unhealthy_file: Arc<Mutex<String>>,
@@ -66,9 +69,10 @@ struct Task {
 }
 
 impl Sample {
-    pub fn new(name: &str) -> Self {
+    pub fn new(name: &str, makes_networks: bool) -> Self {
         Self {
             name: name.to_owned(),
+            makes_networks,
             tasks: Arc::default(),
             events: broadcast::Sender::new(64),
             unhealthy_file: Arc::default(),
@@ -114,6 +118,35 @@ fn read(options: &[u8]) -> Result<BTreeMap<String, rmpv::Value>, Status> {
     Ok(present.map(|(name, value)| (text(&name), value)).collect())
 }
 
+/// A program, in the network of the task's group if that has one.
+fn inside(config: &driver::TaskConfig, program: PathBuf) -> Command {
+    match config.network_isolation_spec.as_ref().filter(|spec| !spec.path.is_empty()) {
+        None => Command::new(program),
+        Some(spec) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={}", spec.path)).arg(program);
+            command
+        }
+    }
+}
+
+/// What the host has told about a task beside its options.
+fn told(config: &driver::TaskConfig) -> Vec<(&'static str, String)> {
+    let limits = config.resources.as_ref().and_then(|resources| resources.linux_resources.as_ref());
+    let hosts = config.network_isolation_spec.as_ref().and_then(|spec| spec.hosts_config.as_ref());
+    let servers = config.dns.as_ref().map(|dns| dns.servers.join(","));
+    vec![
+        ("SAMPLE_JOB", format!("{}/{}", config.job_id, config.job_name)),
+        ("SAMPLE_NODE", config.node_id.clone()),
+        ("SAMPLE_TICKS", limits.map(|limits| limits.percent_ticks.to_string()).unwrap_or_default()),
+        ("SAMPLE_DNS", servers.unwrap_or_default()),
+        (
+            "SAMPLE_HOST",
+            hosts.map(|hosts| format!("{} {}", hosts.hostname, hosts.address)).unwrap_or_default(),
+        ),
+    ]
+}
+
 impl Task {
     /// Starts the command below a watcher.
     fn start(config: driver::TaskConfig) -> Result<Self, Status> {
@@ -124,9 +157,10 @@ impl Task {
         let dir = PathBuf::from(&config.alloc_dir).join(&config.name);
         let prefix = dir.join(format!(".sample-{}", config.id.rsplit('/').next().unwrap_or_default()));
         let output = |path: &str| fs::OpenOptions::new().write(true).open(path).map_err(failed);
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+        let mut command = inside(&config, std::env::current_exe().map_err(failed)?);
         command.arg(ARGUMENT).arg(&prefix).arg(get("command")).args(list("args").iter().map(text));
-        command.env_clear().envs(&config.env).env("SAMPLE_IMAGE", get("image"));
+        command.env_clear().envs(search_path()).envs(&config.env).env("SAMPLE_IMAGE", get("image"));
+        command.envs(told(&config));
         for map in list("port_map") {
             let pairs = map.as_map().cloned().unwrap_or_default();
             command
@@ -139,6 +173,17 @@ impl Task {
         // Reaped when it ends; nothing else is done with it.
         std::thread::spawn(move || drop(child.wait()));
         Ok(Self { config, watcher, prefix })
+    }
+
+    /// Where others find the task, if its job says so.
+    fn place(&self) -> Result<Option<driver::NetworkOverride>, Status> {
+        let options = read(&self.config.msgpack_driver_config)?;
+        let Some(address) = options.get("address").map(text) else { return Ok(None) };
+        let maps = options.get("port_map").and_then(|maps| maps.as_array().cloned()).unwrap_or_default();
+        let pairs = maps.iter().filter_map(|map| map.as_map()).flatten();
+        let ports = pairs.filter_map(|(label, port)| Some((text(label), text(port).parse().ok()?)));
+        let port_map = ports.collect();
+        Ok(Some(driver::NetworkOverride { port_map, addr: address, auto_advertise: true }))
     }
 
     fn handle(&self) -> driver::TaskHandle {
@@ -192,11 +237,17 @@ impl Task {
     fn command(&self, command: &[String]) -> Result<tokio::process::Command, Status> {
         let (program, args) = command.split_first().ok_or_else(|| failed("no command"))?;
         let mut command = tokio::process::Command::new(program);
-        command.args(args).env_clear().envs(&self.config.env).kill_on_drop(true);
+        command.args(args).env_clear().envs(search_path()).envs(&self.config.env).kill_on_drop(true);
         command.current_dir(PathBuf::from(&self.config.alloc_dir).join(&self.config.name));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
+}
+
+/// Where programs are, unless the job says it. Tasks of plugins get nothing of the agent's environment: an image would
+/// have a search path of its own, and this driver's image is the machine.
+fn search_path() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os("PATH").map(|path| ("PATH", path))
 }
 
 fn attr(kind: &str, required: bool) -> hclspec::Spec {
@@ -273,6 +324,7 @@ impl driver::driver_server::Driver for Sample {
             ("port_map", "list(map(string))", false),
             ("mount", "list(string)", false),
             ("copy", "list(string)", false),
+            ("address", "string", false),
         ]));
         Ok(Response::new(driver::TaskConfigSchemaResponse { spec }))
     }
@@ -284,6 +336,8 @@ impl driver::driver_server::Driver for Sample {
         let capabilities = driver::DriverCapabilities {
             send_signals: true,
             exec: true,
+            network_isolation_modes: [Mode::Host, Mode::Group].map(Into::into).into(),
+            must_create_network: self.makes_networks,
             // Tasks see the host's files as they are: there is nowhere to mount anything.
             mount_configs: driver::driver_capabilities::MountConfigs::NoMounts.into(),
             ..driver::DriverCapabilities::default()
@@ -333,9 +387,9 @@ impl driver::driver_server::Driver for Sample {
         };
         let answer = match (started, running) {
             (Ok(task), Ok(())) => {
-                let handle = Some(task.handle());
+                let (handle, network_override) = (Some(task.handle()), task.place()?);
                 self.tasks.lock().insert(id, task);
-                driver::StartTaskResponse { handle, ..driver::StartTaskResponse::default() }
+                driver::StartTaskResponse { handle, network_override, ..driver::StartTaskResponse::default() }
             }
             (_, failure) => driver::StartTaskResponse {
                 result: driver::start_task_response::Result::Fatal.into(),
@@ -398,7 +452,12 @@ impl driver::driver_server::Driver for Sample {
             result: if runs { None } else { Some(task.end().await) },
             ..driver::TaskStatus::default()
         };
-        Ok(Response::new(driver::InspectTaskResponse { task: Some(status), ..Default::default() }))
+        let network_override = task.place()?;
+        Ok(Response::new(driver::InspectTaskResponse {
+            task: Some(status),
+            network_override,
+            ..Default::default()
+        }))
     }
 
     async fn task_stats(&self, request: Request<driver::TaskStatsRequest>) -> Answer<Self::TaskStatsStream> {
@@ -484,16 +543,18 @@ impl driver::driver_server::Driver for Sample {
 
     async fn create_network(
         &self,
-        _: Request<driver::CreateNetworkRequest>,
+        request: Request<driver::CreateNetworkRequest>,
     ) -> Answer<driver::CreateNetworkResponse> {
-        Err(Status::unimplemented("the sample driver makes no networks"))
+        let spec = network::make(&request.into_inner().hostname).await?;
+        Ok(Response::new(driver::CreateNetworkResponse { isolation_spec: Some(spec), created: true }))
     }
 
     async fn destroy_network(
         &self,
-        _: Request<driver::DestroyNetworkRequest>,
+        request: Request<driver::DestroyNetworkRequest>,
     ) -> Answer<driver::DestroyNetworkResponse> {
-        Err(Status::unimplemented("the sample driver makes no networks"))
+        network::remove(&request.into_inner().isolation_spec.unwrap_or_default())?;
+        Ok(Response::new(driver::DestroyNetworkResponse {}))
     }
 }
 

@@ -247,6 +247,19 @@ fn put_task_ports(env: &mut BTreeMap<String, String>, source: &EnvSource<'_>) {
     }
 }
 
+/// Ports of the task's own older networks are, for its services, what the driver has made of them.
+pub fn put_driver_ports(
+    env: &mut BTreeMap<String, String>,
+    networks: &[Network],
+    chosen: &BTreeMap<String, u16>,
+) {
+    for port in networks.iter().flat_map(Network::ports) {
+        if let Some(inside) = chosen.get(&port.label) {
+            put(env, clean(format!("NOMAD_PORT_{}", port.label)), inside.to_string());
+        }
+    }
+}
+
 /// The address at which the ports of an older network are reached.
 pub fn network_ip(network: &Network, node: &NodeInfo) -> String {
     if network.ip.is_empty() { node_ip(node) } else { network.ip.clone() }

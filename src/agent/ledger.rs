@@ -76,9 +76,25 @@ pub struct LedgerMeta {
     pub cluster_id: String,
     /// The newest epoch seen.
     pub epoch: u64,
+    /// That cluster's state is in the memory of the process that wrote this.
+    pub volatile_cluster: bool,
     /// The session and boot that registered last.
     pub session_id: String,
     pub boot_id: String,
+}
+
+impl LedgerMeta {
+    /// What is left to know when a process begins. A cluster that ended with its process can never give orders again, so
+    /// it is forgotten, and the first one seen says what becomes of its tasks. Any other is kept.
+    pub fn begin(&mut self, volatile_cluster: bool) {
+        if self.volatile_cluster {
+            self.cluster_id.clear();
+            self.epoch = 0;
+        }
+        if self.cluster_id.is_empty() {
+            self.volatile_cluster = volatile_cluster;
+        }
+    }
 }
 
 /// Restarts within the present window of the restart policy.
@@ -438,6 +454,26 @@ mod tests {
         assert_eq!(contents.meta.cluster_id, "c");
         assert_eq!(contents.allocs.into_values().collect::<Vec<_>>(), std::slice::from_ref(&kept));
         assert_eq!(contents.jobs.get(&kept.job), Some(&job));
+    }
+
+    #[test]
+    fn only_a_cluster_that_ended_with_its_process_is_forgotten() {
+        let seen = |volatile_cluster| LedgerMeta {
+            cluster_id: "c".into(),
+            epoch: 3,
+            volatile_cluster,
+            ..LedgerMeta::default()
+        };
+        for (before, volatile, after) in [(true, true, true), (true, false, false)] {
+            let mut meta = seen(before);
+            meta.begin(volatile);
+            assert_eq!((meta.cluster_id.as_str(), meta.epoch, meta.volatile_cluster), ("", 0, after));
+        }
+        for volatile in [true, false] {
+            let mut meta = seen(false);
+            meta.begin(volatile);
+            assert_eq!(meta, seen(false), "the tasks of a cluster that lasts wait for its orders");
+        }
     }
 
     #[test]

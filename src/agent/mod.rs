@@ -107,6 +107,8 @@ pub struct AgentConfig {
     pub jobs: JobCache,
     /// Makes jitter and ids repeatable.
     pub seed: Option<u64>,
+    /// The store lives in this process and ends with it, and so does the cluster.
+    pub volatile_cluster: bool,
 }
 
 impl AgentConfig {
@@ -121,6 +123,7 @@ impl AgentConfig {
             resync_interval: Duration::from_secs(300),
             jobs: JobCache::default(),
             seed: None,
+            volatile_cluster: false,
         }
     }
 }
@@ -171,6 +174,7 @@ impl Agent {
             }
             Memory::Given { node, boot_id, ledger } => (ledger, node, boot_id),
         };
+        ledger.update_meta(|meta| meta.begin(config.volatile_cluster)).await?;
         let identity = Identity { node, boot_id, session_id };
         let outbox = Outbox::new(Arc::clone(&clock));
         let mut throw = || Dice::seeded(dice.next_u64());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::drivers::CpuShare;
 use crate::drivers::ProcessStats;
 use crate::drivers::TaskId;
 use crate::drivers::TaskStats;
@@ -112,6 +113,9 @@ fn usage(before: Option<&Look>, now: &Look, mhz_per_core: f64, stamp: Time) -> T
         total_ticks: 0.0,
     };
     cpu.total_ticks = cpu.percent / 100.0 * mhz_per_core;
+    if let Some(present) = stats.present {
+        as_told(&mut cpu, present, mhz_per_core);
+    }
     let pids = stats.processes.iter().map(|(pid, process)| {
         let then = then.and_then(|then| then.processes.get(pid));
         let used = |of: fn(&ProcessStats) -> u64| share(then.map(of), Some(of(process)));
@@ -123,6 +127,25 @@ fn usage(before: Option<&Look>, now: &Look, mhz_per_core: f64, stamp: Time) -> T
         timestamp: stamp.0,
         pids: (!pids.is_empty()).then_some(pids),
         ticks_since_start: stats.cpu_time_ns as f64 / 1e9 * mhz_per_core,
+    }
+}
+
+/// What the driver itself has measured counts.
+fn as_told(cpu: &mut CpuStats, present: CpuShare, mhz_per_core: f64) {
+    cpu.percent = present.percent;
+    cpu.total_ticks = present.ticks.unwrap_or(present.percent / 100.0 * mhz_per_core);
+    cpu.measured.insert("Percent");
+    if present.ticks.is_some() {
+        cpu.measured.insert("Total Ticks");
+    }
+    for (name, told, into) in [
+        ("User Mode", present.user, &mut cpu.user_mode),
+        ("System Mode", present.system, &mut cpu.system_mode),
+    ] {
+        if let Some(told) = told {
+            *into = told;
+            cpu.measured.insert(name);
+        }
     }
 }
 
@@ -223,5 +246,20 @@ mod tests {
         tokio::time::advance(APART_MAX * 2).await;
         assert_eq!(measure().await, 2, "too old");
         assert_eq!(meter.last.lock().len(), 1);
+    }
+
+    #[test]
+    fn what_a_driver_measures_itself_counts() {
+        let told = CpuShare { percent: 150.0, user: Some(100.0), system: None, ticks: None };
+        let stats = TaskStats { present: Some(told), ..TaskStats::default() };
+        let cpu = usage(None, &Look { at: Instant::now(), stats: stats.clone() }, 2000.0, Time(1));
+        let cpu = cpu.resource_usage.cpu_stats;
+        assert_eq!((cpu.percent, cpu.total_ticks, cpu.user_mode), (150.0, 3000.0, 100.0));
+        assert_eq!(cpu.measured, BTreeSet::from(["Percent", "User Mode"]));
+        let told = CpuShare { ticks: Some(2900.0), ..told };
+        let stats = TaskStats { present: Some(told), ..stats };
+        let cpu = usage(None, &Look { at: Instant::now(), stats }, 2000.0, Time(1)).resource_usage.cpu_stats;
+        assert_eq!(cpu.total_ticks, 2900.0);
+        assert!(cpu.measured.contains("Total Ticks"));
     }
 }

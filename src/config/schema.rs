@@ -175,7 +175,7 @@ const SERVER: &[(&str, Kind)] = &[
     ("protocol_version", Scalar),
     ("plan_rejection_tracker", Any),
     ("search", Any),
-    ("default_scheduler_config", Any),
+    ("default_scheduler_config", Block(SCHEDULER)),
     ("server_join", Any),
     ("start_join", Adding),
     ("retry_join", Adding),
@@ -184,6 +184,20 @@ const SERVER: &[(&str, Kind)] = &[
     ("client_introduction", Any),
     ("plan_apply_pipeline", Scalar),
     ("start_timeout", Scalar),
+];
+
+const SCHEDULER: &[(&str, Kind)] = &[
+    ("scheduler_algorithm", Scalar),
+    ("memory_oversubscription_enabled", Scalar),
+    ("reject_job_registration", Scalar),
+    ("pause_eval_broker", Scalar),
+    ("preemption_config", Block(PREEMPTION)),
+];
+const PREEMPTION: &[(&str, Kind)] = &[
+    ("system_scheduler_enabled", Scalar),
+    ("sysbatch_scheduler_enabled", Scalar),
+    ("batch_scheduler_enabled", Scalar),
+    ("service_scheduler_enabled", Scalar),
 ];
 
 const CLIENT: &[(&str, Kind)] = &[

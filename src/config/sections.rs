@@ -10,6 +10,7 @@ use serde::de::Error;
 use serde_json::Value;
 use serde_json::json;
 
+use super::scheduler::SchedulerDefaults;
 use crate::model::time::Span;
 
 /// The etcd that holds all state. Herder's own block. Without endpoints, a server keeps its state in memory.
@@ -101,8 +102,8 @@ pub struct ServerConfig {
     /// `1M` and the like.
     pub job_max_source_size: String,
     pub event_buffer_size: u64,
-    /// Scheduler configuration of a new cluster, as the file says it.
-    pub default_scheduler_config: Value,
+    /// Scheduler configuration of a new cluster.
+    pub default_scheduler_config: Option<SchedulerDefaults>,
     /// Scheduler types that this server runs; empty for all.
     #[serde(deserialize_with = "null_list")]
     pub enabled_schedulers: Vec<String>,
@@ -128,7 +129,7 @@ impl Default for ServerConfig {
             job_tracked_versions: 6,
             job_max_source_size: "1M".to_owned(),
             event_buffer_size: 100,
-            default_scheduler_config: Value::Null,
+            default_scheduler_config: None,
             enabled_schedulers: Vec::new(),
         }
     }

@@ -129,6 +129,27 @@ fn an_agent_without_role_is_refused() {
 }
 
 #[test]
+fn the_scheduler_of_a_new_cluster_follows_the_file() {
+    let file = |block: &str| {
+        format!(
+            "data_dir = \"/d\"\nserver {{\n enabled = true\n default_scheduler_config {{\n{block}\n}}\n}}"
+        )
+    };
+    let block = "scheduler_algorithm = \"spread\"\nmemory_oversubscription_enabled = true\n\
+        preemption_config {\nbatch_scheduler_enabled = true\n}";
+    let stored =
+        resolve(&file(block), Value::Null).unwrap().server.default_scheduler_config.unwrap().stored();
+    assert_eq!(stored["SchedulerAlgorithm"], "spread");
+    assert_eq!(stored["MemoryOversubscriptionEnabled"], true);
+    assert_eq!(stored["PreemptionConfig"]["BatchSchedulerEnabled"], true);
+    assert_eq!(stored["PreemptionConfig"]["SystemSchedulerEnabled"], true, "as without the block");
+    let why = resolve(&file("scheduler_algorithm = \"pack\""), Value::Null).unwrap_err().to_string();
+    assert_eq!(why, "Invalid scheduler_algorithm: \"pack\" is neither binpack nor spread");
+    let why = resolve(&file("memory_oversubscription = true"), Value::Null).unwrap_err().to_string();
+    assert!(why.contains("unexpected keys memory_oversubscription"), "{why}");
+}
+
+#[test]
 fn dev_mode_needs_nothing() {
     let config = AgentConfig::resolve(&Flags { dev: true, ..Flags::default() }, |_| None, "host").unwrap();
     assert!(config.server.enabled && config.client.enabled && config.temporary_data);

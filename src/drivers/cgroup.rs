@@ -2,6 +2,8 @@
 
 mod partition;
 
+pub use self::partition::Cores;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -196,6 +198,12 @@ fn below(mount: &Path, path: &Path) -> PathBuf {
     if path.starts_with(mount) { path.to_owned() } else { mount.join(path.strip_prefix("/").unwrap_or(path)) }
 }
 
+/// The directory of all tasks on version 2.
+fn slice(root: &Path, parent: &str) -> PathBuf {
+    let parent = parent.trim_matches('/');
+    root.join(format!("{}.slice", parent.strip_suffix(".slice").unwrap_or(parent)))
+}
+
 fn cores(grant: &AllocatedTask) -> String {
     grant.cpu.reserved_cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }
@@ -265,8 +273,7 @@ fn plan_v2(root: &Path, wish: &Wish<'_>) -> TaskCgroups {
     }
     let (soft, hard) = memory_bytes(wish.grant);
     let cores = cores(wish.grant);
-    let parent = wish.parent.trim_matches('/');
-    let slice = root.join(format!("{}.slice", parent.strip_suffix(".slice").unwrap_or(parent)));
+    let slice = slice(root, wish.parent);
     let part = if cores.is_empty() { partition::SHARE_SLICE } else { partition::RESERVE_SLICE };
     let dir = slice.join(part).join(format!("{}.scope", wish.name));
     let shares = wish.grant.cpu.cpu_shares.clamp(SHARES.0, SHARES.1);
@@ -373,12 +380,16 @@ impl TaskCgroups {
         Ok(())
     }
 
-    /// Processes in the groups.
+    /// Processes in the groups, and in groups that the task made below them.
     pub fn pids(&self) -> Vec<i32> {
         let dir = self.dirs.get("freezer").or_else(|| self.dirs.values().next());
-        let text = dir.and_then(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok()).unwrap_or_default();
-        // A process that is just being reaped is listed as 0, and signalling 0 means one's own process group.
-        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+        let mut found = Vec::new();
+        for dir in dir.into_iter().flat_map(|dir| with_children(dir)) {
+            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            // A process that is just being reaped is listed as 0, and signalling 0 means one's own process group.
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+        }
+        found
     }
 
     /// Kills every process in the groups; those that fork faster than they are killed are frozen first.
@@ -440,7 +451,7 @@ impl TaskCgroups {
         for dir in self.dirs.values() {
             let mut tries = 0;
             loop {
-                match fs::remove_dir(dir) {
+                match remove_group(dir) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                     Err(error) if tries >= REMOVE_TRIES => {
                         let text = format!("cannot remove {}: {error}", dir.display());
@@ -461,10 +472,33 @@ impl TaskCgroups {
     /// Removes those groups that are empty by now.
     pub fn clear(&self) {
         for dir in self.dirs.values() {
-            let _ = fs::remove_dir(dir);
+            let _ = remove_group(dir);
         }
         self.rebalance();
     }
+}
+
+/// A group and all groups below it, parents first. Most tasks make none.
+fn with_children(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(dir) = found.get(next) {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let children: Vec<PathBuf> = children.map(|entry| entry.path()).collect();
+        found.extend(children);
+        next += 1;
+    }
+    found
+}
+
+/// Removes a group with those that its task made below it. The files in a group go with it.
+fn remove_group(dir: &Path) -> io::Result<()> {
+    for child in with_children(dir).iter().skip(1).rev() {
+        // What keeps one from going is told by the removal of its parent.
+        let _ = fs::remove_dir(child);
+    }
+    fs::remove_dir(dir)
 }
 
 fn number(text: String) -> Option<u64> {

@@ -44,6 +44,7 @@ use crate::model::resources::AllocatedTask;
 use crate::model::task::LogConfig;
 
 use self::executor::Executor;
+use self::network::MadeNetwork;
 use self::network::NetworkFiles;
 use self::session::ExecRequest;
 use self::session::ExecSession;
@@ -192,6 +193,19 @@ pub struct TaskStats {
     /// Each process, where they are known one by one.
     #[serde(default)]
     pub processes: BTreeMap<i32, ProcessStats>,
+    /// Use at present, where the driver measures that itself.
+    #[serde(default)]
+    pub present: Option<CpuShare>,
+}
+
+/// Processor time per time, in percent of one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuShare {
+    pub percent: f64,
+    pub user: Option<f64>,
+    pub system: Option<f64>,
+    /// MHz.
+    pub ticks: Option<f64>,
 }
 
 /// Resource use of one process.
@@ -317,6 +331,23 @@ pub trait Driver: Send + Sync + 'static {
         false
     }
 
+    /// Whether the network namespace of a group with tasks of this driver must be made by the driver.
+    fn makes_networks(&self) -> bool {
+        false
+    }
+
+    /// Makes the network namespace of an allocation, without any connection. `hostname` may be empty.
+    async fn make_network(&self, alloc: AllocId, hostname: &str) -> Result<MadeNetwork, DriverError> {
+        let _ = (alloc, hostname);
+        Err(DriverError::Fatal(format!("driver {} makes no networks", self.name())))
+    }
+
+    /// Removes such a namespace, or what there is of one whose making was interrupted. Idempotent.
+    async fn remove_network(&self, alloc: AllocId, made: &MadeNetwork) -> Result<(), DriverError> {
+        let _ = (alloc, made);
+        Ok(())
+    }
+
     /// Removes what the driver made for the network namespace of an allocation whose tasks have all ended.
     /// Idempotent.
     async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
@@ -397,8 +428,9 @@ pub fn all(options: &DriverOptions) -> Drivers {
         denied: options.raw_exec_denied.clone(),
         pids_limit: options.raw_exec_pids_limit,
     };
+    let cores = cgroup::Cores::of(cgroup::Hierarchy::of_this_machine(), &options.cgroup_parent);
     let mut table: Vec<Arc<dyn Driver>> = vec![
-        Arc::new(docker::Docker::new(options.docker.clone())),
+        Arc::new(docker::Docker::new(options.docker.clone(), cores)),
         Arc::new(raw_exec),
         Arc::new(exec::Exec { isolated: isolated(&options.exec) }),
         Arc::new(java::Java { isolated: isolated(&options.java) }),

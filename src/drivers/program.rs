@@ -17,7 +17,9 @@ use tokio::process::Command;
 type Version = (SystemTime, u64);
 
 /// Answers by program and arguments.
-static KNOWN: Mutex<BTreeMap<(PathBuf, Vec<String>), (Version, Output)>> = Mutex::new(BTreeMap::new());
+type Known = BTreeMap<(PathBuf, Vec<String>), (Version, Output)>;
+
+static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
 
 /// What `program` prints for these arguments; it is asked again once its file has changed. `None` when it cannot be
 /// started or does not end within `limit`, which is not remembered.

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn tokens_are_renewed_after_half_of_their_life() {
-        let at = |secs| Time::from_secs(1_700_000_000 + secs);
+        let at = |secs: i64| Time::from_secs(1_700_000_000 + secs);
         let token = |expires| Token { issued: at(0), expires, ..Token::default() };
         assert_eq!(token(at(3600)).renewal(), Some(at(1800)));
         assert_eq!(token(Time::NEVER).renewal(), None);

@@ -62,7 +62,7 @@ pub struct Port {
 }
 
 /// Resolver settings.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct DnsConfig {
     #[serde(with = "null")]

@@ -25,6 +25,7 @@ use crate::agent::fingerprint::Fingerprint;
 use crate::agent::fingerprint::FingerprintOptions;
 use crate::agent::fingerprint::PartFilter;
 use crate::agent::gc::CollectionLimits;
+use crate::agent::hooks::TemplateOptions;
 use crate::agent::machine::MachineConfig;
 use crate::agent::migration::OverHttp;
 use crate::agent::network::NetworkOptions;
@@ -125,7 +126,10 @@ impl Client {
             catalog: Arc::new(StoreCatalog::new(Arc::clone(&store), keys.clone())),
             node: node_seen,
             artifacts: hook_options::artifacts(&config.client.artifact)?,
-            templates: Arc::new(hook_options::templates(&config.client.template)?),
+            templates: Arc::new(TemplateOptions {
+                consul: options.consul.clone(),
+                ..hook_options::templates(&config.client.template)?
+            }),
             host_env: env::host_env(config.client.options.get("env.denylist").map(String::as_str)),
             elsewhere: Arc::new(OverHttp::new(Arc::clone(&store), keys.clone())),
             users: UserRules::from_options(&config.client.options),
@@ -134,7 +138,8 @@ impl Client {
             networks: Arc::new(Networks::new(network_options(&config.client))),
         }));
         let memory = Memory::DataDir(config.client.state_dir.clone());
-        let node_config = NodeConfig::new(memory, info);
+        let volatile_cluster = config.etcd.endpoints.is_empty();
+        let node_config = NodeConfig { volatile_cluster, ..NodeConfig::new(memory, info) };
         let handle =
             Agent::start(node_config, Arc::clone(&store), keys.clone(), clock, workload.clone()).await?;
         let handle = Arc::new(handle);

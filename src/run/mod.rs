@@ -32,6 +32,7 @@ use crate::cli::Banner;
 use crate::clock::Clock;
 use crate::clock::SystemClock;
 use crate::config::AgentConfig;
+use crate::config::SchedulerDefaults;
 use crate::controllers;
 use crate::controllers::Random;
 use crate::controllers::bootstrap;
@@ -174,7 +175,9 @@ impl Process {
     }
 
     async fn server(&mut self) -> Result<(), RunError> {
-        bootstrap::ensure(&self.store, &self.keys, &self.random).await?;
+        let scheduler = self.config.server.default_scheduler_config.as_ref();
+        let scheduler = scheduler.map(SchedulerDefaults::stored);
+        bootstrap::ensure(&self.store, &self.keys, &self.random, scheduler.as_ref()).await?;
         self.mirror.wait_for(1, SYNC_PATIENCE).await;
         let identity = self.identity();
         let context = controllers::Context {

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use herder::drivers::DriverError;
+use herder::drivers::DriverOptions;
+use herder::drivers::all;
 use herder::drivers::docker::DockerOptions;
 use herder::model::network::Network;
 use herder::model::network::Port;
@@ -465,4 +467,61 @@ async fn people_can_run_commands_in_a_container() {
     check_abandoned(&bench, &handle, "1000.73").await;
     bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
     bench.finish().await;
+}
+
+/// Waits until Docker shows the container's processors so.
+async fn wait_for_cores(bench: &Bench, wanted: &[&str]) {
+    let limit = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let seen = inspect(bench, "{{.HostConfig.CpusetCpus}}");
+        if wanted.contains(&seen.as_str()) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < limit, "{seen:?} instead of {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn containers_leave_the_cores_that_others_have_to_themselves() {
+    let sleeper = shell("exec sleep 1000");
+    let mut shared = Bench::new("docker", sleeper.clone());
+    let parent = format!("herder-test-{}", shared.config.id.alloc);
+    let of_agent = || all(&DriverOptions { cgroup_parent: parent.clone(), ..options() });
+    let drivers = of_agent();
+    shared.driver = drivers["docker"].clone();
+    let handle = shared.start().await;
+    assert_eq!(inspect(&shared, "{{.HostConfig.CpusetCpus}}"), "");
+
+    let mut owner = Bench::new("docker", sleeper);
+    owner.driver = drivers["docker"].clone();
+    owner.config.grant.cpu.reserved_cores = vec![1];
+    let owned = owner.start().await;
+    assert_eq!(inspect(&owner, "{{.HostConfig.CpusetCpus}}"), "1");
+    wait_for_cores(&shared, &["0"]).await;
+    // Tasks of other drivers leave them, too, and so does a container that starts only now.
+    let mut process = Bench::new(
+        "exec",
+        json!({"command": "/bin/grep", "args": ["Cpus_allowed_list", "/proc/self/status"]}),
+    );
+    process.driver = drivers["exec"].clone();
+    assert_eq!(process.run().await.code, 0);
+    assert_eq!(process.log("stdout"), "Cpus_allowed_list:\t0\n");
+    process.finish().await;
+    let mut late = Bench::new("docker", shell("cat /sys/fs/cgroup/cpuset/cpuset.cpus; exec sleep 1000"));
+    late.driver = drivers["docker"].clone();
+    late.start().await;
+    assert_eq!(inspect(&late, "{{.HostConfig.CpusetCpus}}"), "0");
+    late.finish().await;
+
+    // The next agent goes on with that.
+    let next = of_agent();
+    for (bench, handle) in [(&mut shared, &handle), (&mut owner, &owned)] {
+        bench.driver = next["docker"].clone();
+        bench.driver.recover(handle).await.unwrap();
+    }
+    owner.finish().await;
+    wait_for_cores(&shared, &["0-1", "0,1"]).await;
+    drop(drivers);
+    shared.finish().await;
 }

@@ -329,3 +329,140 @@ async fn containers_that_no_task_knows_are_removed() {
         bench.finish().await;
     }
 }
+
+/// A network namespace that is gone when the test ends.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Self {
+        let name = format!("herder-test-{}", uuid::Uuid::new_v4());
+        assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
+        Self(name)
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        std::path::Path::new("/var/run/netns").join(&self.0)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn inspect(container: &str, format: &str) -> String {
+    let output = Command::new("docker").args(["inspect", "-f", format, container]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn the_image_that_holds_networks_can_be_ones_own() {
+    use std::os::unix::fs::MetadataExt;
+    let registry = Registry::start(true).await;
+    let infra = registry.push("infra:1");
+    let namespace = Namespace::new();
+    let docker_options = DockerOptions {
+        infra_image: infra.clone(),
+        auth_config: Some(registry.docker_config()),
+        ..DockerOptions::default()
+    };
+    let config = json!({"image": image(), "command": "sleep", "args": ["1000"]});
+    let mut bench = Bench::with(&with_docker(docker_options), "docker", config.clone());
+    bench.config.network_namespace = Some(namespace.path());
+    bench.config.network_mode = "bridge".to_owned();
+    bench.start().await;
+    let holder = format!("nomad_init_{}", bench.config.id.alloc);
+    assert_eq!(inspect(&holder, "{{.Config.Image}} {{.State.Running}}"), format!("{infra} true"));
+    let pid = inspect(&format!("web-{}", bench.config.id.alloc), "{{.State.Pid}}");
+    let inside = fs::metadata(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_eq!(inside.ino(), fs::metadata(namespace.path()).unwrap().ino());
+    let (driver, alloc) = (bench.driver.clone(), bench.config.id.alloc);
+    bench.finish().await;
+    driver.leave_network(alloc).await.unwrap();
+    assert!(!docker(&["container", "inspect", &holder]));
+
+    let missing = format!("{}/no-such-infra", registry.address);
+    let docker_options = DockerOptions { infra_image: missing.clone(), ..DockerOptions::default() };
+    let mut bench = Bench::with(&with_docker(docker_options), "docker", config);
+    bench.config.network_namespace = Some(namespace.path());
+    let error = bench.try_start().await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("Failed to pull infra_image `{missing}:latest`: ")), "{text}");
+    assert!(error.is_recoverable());
+    bench.finish().await;
+}
+
+/// Programs are found by the search path, which belongs to the whole process: so this runs in one of its own, started
+/// by the next test.
+#[tokio::test]
+#[ignore = "is run by another test, which prepares it"]
+async fn inner_pulls_with_helpers() {
+    let name = std::env::var("HERDER_TEST_IMAGE").unwrap();
+    let dir = std::path::PathBuf::from(std::env::var("HERDER_TEST_DIR").unwrap());
+    let address = name.split('/').next().unwrap().to_owned();
+    let config = |text: Value| {
+        let file = dir.join("docker.json");
+        fs::write(&file, text.to_string()).unwrap();
+        DockerOptions { auth_config: Some(file), ..DockerOptions::default() }
+    };
+    let by_registry = || config(json!({"credHelpers": {&address: "fine"}, "credsStore": "broken"}));
+    let broken = || DockerOptions { auth_helper: "broken".to_owned(), ..DockerOptions::default() };
+    for (options, soft, outcome) in [
+        (DockerOptions { auth_helper: "fine".to_owned(), ..DockerOptions::default() }, false, None),
+        (by_registry(), false, None),
+        (broken(), false, Some("docker-credential-broken failed for ")),
+        // Without credentials the registry refuses, which is another error.
+        (broken(), true, Some("no basic auth credentials")),
+    ] {
+        docker(&["rmi", &name]);
+        let task = json!({"image": name, "command": "true", "auth_soft_fail": soft});
+        let mut bench = Bench::with(&with_docker(options), "docker", task);
+        match (bench.try_start().await, outcome) {
+            (Ok((handle, _)), None) => assert!(bench.wait(&handle).await.is_success()),
+            (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (result, outcome) => panic!("{result:?} instead of {outcome:?}"),
+        }
+        bench.finish().await;
+    }
+    docker(&["rmi", &name]);
+    let mut bench = Bench::with(
+        &with_docker(config(json!({"credsStore": "fine"}))),
+        "docker",
+        json!({"image": name, "command": "true"}),
+    );
+    assert!(bench.run().await.is_success(), "the store of all registries");
+    bench.finish().await;
+    fs::write(dir.join("all pulled"), "").unwrap();
+}
+
+#[tokio::test]
+async fn credential_helpers_give_passwords_for_pulls() {
+    use std::os::unix::fs::PermissionsExt;
+    let registry = Registry::start(true).await;
+    let name = registry.push("helped:1");
+    let dir = tempfile::tempdir().unwrap();
+    let fine = format!(
+        "#!/bin/sh\n[ \"$1\" = get ] && read registry || true\n[ \"$registry\" = {} ] || exit 1\n\
+         echo '{{\"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'\n",
+        registry.address
+    );
+    for (helper, script) in [("fine", fine.as_str()), ("broken", "#!/bin/sh\necho no keychain >&2\nexit 1\n")]
+    {
+        let program = dir.path().join(format!("docker-credential-{helper}"));
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let search = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let inner = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "registry::inner_pulls_with_helpers", "--ignored", "--nocapture"])
+        .env("PATH", search)
+        .env("HERDER_TEST_IMAGE", &name)
+        .env("HERDER_TEST_DIR", dir.path())
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&inner.stdout);
+    let pulled = inner.status.success() && dir.path().join("all pulled").exists();
+    assert!(pulled, "{said}{}", String::from_utf8_lossy(&inner.stderr));
+}

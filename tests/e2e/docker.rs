@@ -240,3 +240,130 @@ fn host_volumes_are_mounted_into_containers_read_only_where_asked() {
     assert_eq!(std::fs::read_to_string(rw.path().join("written")).expect("written"), "from-task\n");
     assert!(!ro.path().join("x").exists());
 }
+
+/// A network of Docker's that is gone when the test ends.
+struct DockerNetwork(String);
+
+impl DockerNetwork {
+    fn new(name: &str, subnets: &[&str]) -> Self {
+        let name = format!("herder-e2e-{name}-{}", std::process::id());
+        let mut args = vec!["network", "create"];
+        if subnets.len() > 1 {
+            args.push("--ipv6");
+        }
+        args.extend(subnets.iter().flat_map(|subnet| ["--subnet", subnet]));
+        args.push(&name);
+        docker(&args);
+        Self(name)
+    }
+}
+
+impl Drop for DockerNetwork {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["network", "rm", &self.0]).output();
+    }
+}
+
+/// Where a service is found: address and port.
+fn place_of(agent: &Agent, service: &str) -> (String, u64) {
+    eventually(&format!("the service {service}"), || {
+        let found = agent.get(&format!("/v1/service/{service}"));
+        let one = found.as_array()?.first()?;
+        Some((one["Address"].as_str()?.to_owned(), one["Port"].as_u64()?))
+    })
+}
+
+#[test]
+fn services_of_containers_have_the_address_that_their_mode_asks_for() {
+    let etcd = Etcd::start();
+    let config = format!("etcd {{\n endpoints = {:?}\n}}\n", etcd.endpoints());
+    let agent = Agent::start(&["-dev"], &config);
+    let octet = std::process::id() % 250;
+    let network = DockerNetwork::new("modes", &[&format!("10.214.{octet}.0/24"), "fd00:214::/64"]);
+    let service = |name: &str, more: &str| {
+        format!("service {{\n name = {name:?}\n port = \"http\"\n provider = \"nomad\"\n {more}\n }}\n")
+    };
+    let modes = |prefix: &str| {
+        let service = |name: &str, more: &str| service(&format!("{prefix}-{name}"), more);
+        service("auto", "")
+            + &service("host", "address_mode = \"host\"")
+            + &service("driver", "address_mode = \"driver\"")
+    };
+    let group = "network {\n port \"http\" {\n to = 8080\n }\n }";
+    let start = |name: &str, config: &str| {
+        let config = format!("config {{\n ports = [\"http\"]\n {config}\n");
+        run(&agent, name, &job(name, group, &modes(name), "exec sleep 1000").replace("config {", &config));
+        let id = alloc_in(&agent, name, "running");
+        let port =
+            agent.get(&format!("/v1/allocation/{id}"))["AllocatedResources"]["Shared"]["Ports"][0]["Value"]
+                .as_u64()
+                .expect("a port");
+        (format!("t-{id}"), port)
+    };
+    let address = |container: &str, field: &str| {
+        docker(&[
+            "inspect",
+            "-f",
+            &format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}"),
+            container,
+        ])
+    };
+    let host = |port: u64| ("127.0.0.1".to_owned(), port);
+    // Docker's own bridge is hidden behind the machine's address.
+    let (container, port) = start("plain", "");
+    let own = (address(&container, "IPAddress"), 8080);
+    assert_eq!(place_of(&agent, "plain-auto"), host(port));
+    assert_eq!(place_of(&agent, "plain-host"), host(port));
+    assert_eq!(place_of(&agent, "plain-driver"), own);
+    // Others are not.
+    let (container, port) = start("net", &format!("network_mode = {:?}", network.0));
+    let of_net = (address(&container, "IPAddress"), 8080);
+    assert!(of_net.0.starts_with(&format!("10.214.{octet}.")), "{of_net:?}");
+    assert_eq!(place_of(&agent, "net-auto"), of_net);
+    assert_eq!(place_of(&agent, "net-host"), host(port));
+    assert_eq!(place_of(&agent, "net-driver"), of_net);
+    let six = format!("network_mode = {:?}\n advertise_ipv6_address = true", network.0);
+    let (container, _) = start("six", &six);
+    let of_six = (address(&container, "GlobalIPv6Address"), 8080);
+    assert!(of_six.0.starts_with("fd00:214:"), "{of_six:?}");
+    assert_eq!(place_of(&agent, "six-auto"), of_six);
+    assert_eq!(place_of(&agent, "six-driver"), of_six);
+
+    // The next agent knows it still.
+    let dir = agent.kill();
+    let agent = Agent::start_in(dir, &["-dev"], &config);
+    alloc_in(&agent, "net", "running");
+    let seen =
+        || [place_of(&agent, "plain-driver"), place_of(&agent, "net-auto"), place_of(&agent, "six-auto")];
+    let wanted = [own, of_net, of_six];
+    eventually("the services are back", || (seen() == wanted).then_some(()));
+    for name in ["plain", "net", "six"] {
+        agent.ok(&["job", "stop", "-purge", "-detach", name]);
+    }
+    eventually("no container is left", || {
+        docker(&["ps", "-aq", "--filter", &format!("network={}", network.0)]).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn ports_of_older_networks_are_where_port_map_puts_them() {
+    let agent = Agent::dev();
+    let task = "service {\n name = \"old-${NOMAD_PORT_db}\"\n port = \"db\"\n provider = \"nomad\"\n \
+                address_mode = \"driver\"\n }\n";
+    let text_of_job = job("old", "", task, "echo in $NOMAD_PORT_db; exec sleep 1000")
+        .replace("config {", "config {\n port_map {\n db = 6379\n }\n")
+        .replace("memory = 32", "memory = 32\n network {\n port \"db\" {}\n port \"other\" {}\n }\n");
+    run(&agent, "old", &text_of_job);
+    let id = alloc_in(&agent, "old", "running");
+    log_with(&agent, &id, "in 6379");
+    let own = docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", &format!("t-{id}")]);
+    assert_eq!(place_of(&agent, "old-6379"), (own, 6379));
+    let published = docker(&[
+        "inspect",
+        "-f",
+        "{{range $port, $_ := .HostConfig.PortBindings}}{{$port}} {{end}}",
+        &format!("t-{id}"),
+    ]);
+    assert!(published.contains("6379/tcp") && published.contains("6379/udp"), "{published}");
+    assert_eq!(published.split_whitespace().count(), 4, "both ports by both protocols: {published}");
+}

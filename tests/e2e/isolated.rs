@@ -148,7 +148,7 @@ until [ -e /alloc/data/go ]; do sleep 0.1; done"#;
         assert_eq!(read("cpu", "cpu.shares").expect("a group").trim(), "123");
         assert!(!read("memory", "cgroup.procs").expect("a group").trim().is_empty());
     } else {
-        let scope = format!("/sys/fs/cgroup/nomad.slice/{id}.t.scope/memory.max");
+        let scope = format!("/sys/fs/cgroup/nomad.slice/share.slice/{id}.t.scope/memory.max");
         assert_eq!(std::fs::read_to_string(scope).expect("a scope").trim(), (33 << 20).to_string());
     }
     let shared = agent.dir.path().join("data/alloc").join(&id).join("alloc/data");

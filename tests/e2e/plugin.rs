@@ -44,6 +44,11 @@ job "walker" {
 
 /// An agent whose plugin directory holds the sample driver.
 fn start(dir: TempDir, etcd: &Etcd) -> Agent {
+    start_with(dir, etcd, "")
+}
+
+/// The same; `args` for the plugin, with their name.
+fn start_with(dir: TempDir, etcd: &Etcd, args: &str) -> Agent {
     let plugins = dir.path().join("plugins");
     if !plugins.exists() {
         std::fs::create_dir(&plugins).expect("a directory");
@@ -53,7 +58,7 @@ fn start(dir: TempDir, etcd: &Etcd) -> Agent {
     let (unhealthy, endpoints) = (dir.path().join("unhealthy"), etcd.endpoints());
     let config = format!(
         "plugin_dir = {plugins:?}\netcd {{\n  endpoints = {endpoints:?}\n}}\nclient {{\n  network_interface = \"lo\"\n}}\n\
-         plugin \"sample-driver\" {{\n  config {{\n    unhealthy_file = {unhealthy:?}\n  }}\n}}\n"
+         plugin \"sample-driver\" {{\n  {args}\n  config {{\n    unhealthy_file = {unhealthy:?}\n  }}\n}}\n"
     );
     Agent::start_in(dir, &["-server", "-client"], &config)
 }
@@ -258,4 +263,95 @@ fn a_plugin_says_what_is_wrong() {
     });
     std::fs::remove_file(file).expect("a file");
     healthy(&agent);
+}
+
+const NETWORKED: &str = r#"
+job "networked" {
+  group "g" {
+    network {
+      mode     = "bridge"
+      hostname = "inner"
+      dns {
+        servers = ["192.0.2.53"]
+      }
+      port "http" {}
+    }
+    task "t" {
+      driver = "sample"
+      service {
+        name     = "networked"
+        port     = "http"
+        provider = "nomad"
+      }
+      config {
+        command = "/bin/sh"
+        args    = ["-c", "echo $SAMPLE_JOB $SAMPLE_NODE ticks $SAMPLE_TICKS dns $SAMPLE_DNS host $SAMPLE_HOST.; readlink /proc/self/ns/net; sleep 1000"]
+        address = "192.0.2.7"
+        port_map {
+          http = 9090
+        }
+      }
+      resources {
+        cpu    = 20
+        memory = 20
+      }
+    }
+  }
+}
+"#;
+
+/// The processes that hold the namespace which the sample driver has made for an allocation.
+fn holders(id: &str) -> Vec<i32> {
+    let wanted = inode(&Path::new("/var/run/netns").join(id)).expect("a namespace");
+    let in_it = |pid: &i32| inode(Path::new(&format!("/proc/{pid}/ns/net"))) == Some(wanted);
+    processes("sleep infinity").into_iter().filter(in_it).collect()
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|meta| meta.ino())
+}
+
+#[test]
+fn a_driver_that_must_make_the_network_does_and_says_where_its_tasks_are() {
+    let etcd = Etcd::start();
+    let args = "args = [\"--network\"]";
+    let agent = start_with(tempfile::tempdir().expect("a directory"), &etcd, args);
+    let _leftovers = Leftovers(agent.dir.path().join("data/alloc"));
+    healthy(&agent);
+    let file = agent.file("networked.nomad.hcl", NETWORKED);
+    agent.ok(&["job", "run", "-detach", text(&file)]);
+    let running = alloc(&agent, "networked", "running");
+    let id = running["ID"].as_str().expect("an id").to_owned();
+    let told = log(&agent, &id, "-stdout", "the task says where it is", |log| log.contains("net:["));
+    let node = running["NodeID"].as_str().expect("a node");
+    let address = running["NetworkStatus"]["Address"].as_str().expect("an address");
+    let (first, namespace) = told.trim().split_once('\n').expect("two lines");
+    assert!(first.starts_with(&format!("networked/networked {node} ticks 0.0")), "{first}");
+    assert!(first.ends_with(&format!(" dns 192.0.2.53 host inner {address}.")), "{first}");
+    // The driver's namespace is the one that got the address, and stays when the agent goes.
+    let path = Path::new("/var/run/netns").join(&id);
+    assert_eq!(namespace, format!("net:[{}]", inode(&path).expect("a namespace")));
+    let held = holders(&id);
+    assert!(!held.is_empty());
+    let place = |agent: &Agent, service: &str| {
+        eventually(&format!("the service {service}"), || {
+            let found = agent.get(&format!("/v1/service/{service}"));
+            let one = found.as_array()?.first()?;
+            Some((one["Address"].as_str()?.to_owned(), one["Port"].as_u64()?))
+        })
+    };
+    assert_eq!(place(&agent, "networked"), ("192.0.2.7".to_owned(), 9090));
+    let dir = agent.kill();
+    let agent = start_with(dir, &etcd, args);
+    healthy(&agent);
+    alloc(&agent, "networked", "running");
+    assert_eq!(holders(&id), held);
+    assert_eq!(place(&agent, "networked"), ("192.0.2.7".to_owned(), 9090));
+
+    agent.ok(&["job", "stop", "-purge", "networked"]);
+    eventually("the namespace is gone", || (!path.exists()).then_some(()));
+    eventually("its process is gone", || {
+        held.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
 }

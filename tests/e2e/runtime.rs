@@ -250,3 +250,20 @@ fn the_secrets_of_an_ended_task_are_unmounted_and_its_logs_stay() {
     assert!(!mounts.contains(&done), "{mounts}");
     assert_eq!(agent.ok(&["alloc", "logs", &done]), "written\n");
 }
+
+#[test]
+fn a_dev_agent_that_was_killed_begins_anew_in_its_directory() {
+    let agent = Agent::dev();
+    run(&agent, "old", &batch("old", "raw_exec", "", "", "exec sleep 98765"));
+    let old = alloc_in(&agent, "old", "running");
+    let task = agent.dir.path().join("data/alloc").join(&old).join("t");
+    let agent = Agent::start_in(agent.kill(), &["-dev"], "");
+    run(&agent, "new", &batch("new", "raw_exec", "", "", "exec sleep 98765"));
+    alloc_in(&agent, "new", "running");
+    // The old cluster was in the memory of the killed process: nobody else could ever end its task.
+    eventually("the old task has ended", || {
+        let processes = std::fs::read_dir("/proc").expect("a directory").flatten();
+        let dirs = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
+        (!dirs.into_iter().any(|dir| dir.starts_with(&task))).then_some(())
+    });
+}

@@ -9,6 +9,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use tar::EntryType;
 
+use crate::consul::Consul;
 use crate::isolated::Files;
 use crate::isolated::newest;
 use crate::support::Agent;
@@ -214,4 +215,69 @@ job "evil" {{
     {
         assert!(!agent.dir.path().join(place).join("evil").exists(), "{place}");
     }
+}
+
+#[test]
+fn templates_read_consul_wait_for_its_keys_and_follow_them() {
+    let consul = Consul::start();
+    let block = format!("consul {{\n address = {:?}\n}}\n", consul.address);
+    let agent = Agent::start(&["-dev"], &block);
+    let job = r#"
+job "reader" {
+  group "g" {
+    task "t" {
+      driver = "raw_exec"
+      config {
+        command = "/bin/sleep"
+        args    = ["1000"]
+      }
+      template {
+        destination = "local/out"
+        change_mode = "noop"
+        wait {
+          min = "0s"
+          max = "1s"
+        }
+        data = <<EOT
+{{ key "app/port" }} {{ keyOrDefault "app/none" "-" }} {{ keyExists "app/none" }}
+{{ range ls "app" }}{{ .Key }}={{ .Value }};{{ end }}
+{{ range tree "app" }}{{ .Key }}={{ .Value }};{{ end }}
+{{ range service "other" }}{{ .Address }}:{{ .Port }} {{ .Status }}{{ end }}
+EOT
+      }
+    }
+  }
+}
+"#;
+    consul.set_key("app/deep/x", "1");
+    consul.plant(
+        "o1",
+        serde_json::json!({"ID": "o1", "Service": "other", "Address": "10.0.0.7", "Port": 80, "Tags": []}),
+    );
+    let file = agent.file("reader.nomad", job);
+    agent.ok(&["job", "run", "-detach", text(&file)]);
+    eventually("the task tells what it waits for", || {
+        let alloc = agent.allocs("reader").into_iter().next()?;
+        let events = alloc["TaskStates"]["t"]["Events"].as_array()?.clone();
+        events
+            .iter()
+            .any(|event| event["DisplayMessage"].as_str().is_some_and(|text| text.contains("kv/app/port")))
+            .then_some(())
+    });
+    consul.set_key("app/port", "6379");
+    let out = eventually("the template is rendered", || {
+        let id = newest(&agent, "reader");
+        let out =
+            std::fs::read_to_string(agent.dir.path().join(format!("data/alloc/{id}/t/local/out"))).ok()?;
+        Some((id, out))
+    });
+    let (id, out) = out;
+    assert_eq!(out, "6379 - false\nport=6379;\ndeep/x=1;port=6379;\n10.0.0.7:80 passing\n");
+    consul.set_key("app/port", "6380");
+    eventually("it follows the key", || {
+        let out =
+            std::fs::read_to_string(agent.dir.path().join(format!("data/alloc/{id}/t/local/out"))).ok()?;
+        out.starts_with("6380 ").then_some(())
+    });
+    agent.ok(&["job", "stop", "-purge", "reader"]);
 }

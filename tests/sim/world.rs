@@ -88,7 +88,7 @@ impl World {
             trace: Vec::new(),
         };
         let store: SharedStore = Arc::new(world.store.clone());
-        controllers::bootstrap::ensure(&store, &world.keys, &controllers::Random::seeded(seed))
+        controllers::bootstrap::ensure(&store, &world.keys, &controllers::Random::seeded(seed), None)
             .await
             .expect("nothing fails yet");
         for server in 0..2 {

@@ -23,6 +23,8 @@ struct Known {
     /// Bodies of registrations, by id of the service.
     bodies: BTreeMap<String, Value>,
     registrations: usize,
+    /// Keys and their values.
+    keys: BTreeMap<String, String>,
     ended: bool,
 }
 
@@ -88,6 +90,11 @@ impl Consul {
         known.bodies.clear();
     }
 
+    /// Sets a key.
+    pub fn set_key(&self, path: &str, value: &str) {
+        self.known.lock().expect("whole").keys.insert(path.to_owned(), value.to_owned());
+    }
+
     /// Somebody else's service, or one of an earlier agent.
     pub fn plant(&self, id: &str, service: Value) {
         self.known.lock().expect("whole").services.insert(id.to_owned(), service);
@@ -140,6 +147,26 @@ fn respond(known: &mut Known, method: &str, path: &str, body: Value) -> (&'stati
         ),
         ("GET", "/v1/agent/services") => ok(json!(known.services)),
         ("GET", "/v1/agent/checks") => ok(json!(known.checks)),
+        ("GET", path) if path.starts_with("/v1/kv/") => {
+            let path = unescaped(path.trim_start_matches("/v1/kv/"));
+            let wanted =
+                |key: &str| key == path || (path.ends_with('/') || path.is_empty()) && key.starts_with(&path);
+            let found = known.keys.iter().filter(|(key, _)| wanted(key));
+            let pairs: Vec<Value> = found
+                .map(|(key, value)| json!({"Key": key, "Value": encoded(value), "ModifyIndex": 1}))
+                .collect();
+            if pairs.is_empty() { ("404 Not Found", String::new()) } else { ok(json!(pairs)) }
+        }
+        ("GET", path) if path.starts_with("/v1/health/service/") => {
+            let name = last();
+            let own = known.services.iter().filter(|(_, service)| service["Service"] == name.as_str());
+            let instances = own.map(|(id, service)| {
+                let checks = known.checks.values().filter(|check| check["ServiceID"] == id.as_str());
+                let node = json!({"Node": "fake", "Address": "10.0.0.9", "Datacenter": "dc1"});
+                json!({"Node": node, "Service": service, "Checks": checks.collect::<Vec<_>>()})
+            });
+            ok(instances.collect())
+        }
         ("PUT", "/v1/agent/service/register") => {
             register(known, body);
             ok(Value::Null)
@@ -182,6 +209,11 @@ fn register(known: &mut Known, body: Value) {
     }
     known.services.insert(id.clone(), service);
     known.bodies.insert(id, body);
+}
+
+fn encoded(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }
 
 /// Undoes percent-encoding.

@@ -26,6 +26,7 @@ use crate::agent::task::TaskOrders;
 use crate::agent::task::TaskRequest;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Wanted;
+use crate::drivers::Started;
 use crate::model::allocation::TaskEvent;
 use crate::model::allocation::TaskRunState;
 use crate::model::allocation::TaskState;
@@ -326,7 +327,7 @@ impl Group {
             record,
             templates: None,
             delay_until: Instant::now(),
-            driver_address: None,
+            driver_network: Started::default(),
         };
         let runner = AbortOnDropHandle::new(tokio::spawn(runner.run()));
         TaskWires { orders, requests, _runner: runner }

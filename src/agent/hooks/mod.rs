@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::agent::consul;
 use crate::clock::Clock;
 use crate::drivers::TaskDirs;
 use crate::model::allocation::NetworkStatus;
@@ -93,7 +94,7 @@ impl Default for ArtifactOptions {
 }
 
 /// What the agent's configuration says about templates.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct TemplateOptions {
     /// Functions that fail with `function is disabled`.
     pub denied: Vec<String>,
@@ -103,6 +104,8 @@ pub struct TemplateOptions {
     pub wait: (Duration, Duration),
     /// What templates may ask for: least and longest.
     pub wait_bounds: (Option<Duration>, Option<Duration>),
+    /// Where `key`, `service` and the like are answered; without it they fail.
+    pub consul: Option<consul::Client>,
 }
 
 impl Default for TemplateOptions {
@@ -112,6 +115,7 @@ impl Default for TemplateOptions {
             disable_file_sandbox: false,
             wait: (Duration::from_secs(5), Duration::from_secs(4 * 60)),
             wait_bounds: (None, None),
+            consul: None,
         }
     }
 }

@@ -94,7 +94,8 @@ pub async fn set_up(shared: &AllocShared, setup: &Setup) -> Result<(), NetworkEr
         return Ok(());
     }
     let plan = plan(&shared.machine, setup, &network);
-    let made = shared.machine.config.networks.set_up(setup.allocation.id, &plan).await;
+    let config = &shared.machine.config;
+    let made = config.networks.set_up(setup.allocation.id, &plan, &config.drivers).await;
     let status = made.map_err(NetworkError::Failed)?;
     shared.record.lock().network = (status != NetworkStatus::default()).then_some(status);
     Ok(())
@@ -137,6 +138,15 @@ fn check(machine: &Machine, group: &TaskGroup, network: &Network) -> Result<(), 
     {
         return Err(format!("task {} does not support {mode:?} networking mode", task.name));
     }
+    let mut makers = makers(machine, Some(group));
+    if is_isolated(mode)
+        && let Some((first, own)) = makers.next()
+        && let Some((second, _)) = makers.find(|(_, driver)| *driver != own)
+    {
+        return Err(format!(
+            "tasks {first} and {second} want to initiate networking but only one driver can do so"
+        ));
+    }
     Ok(())
 }
 
@@ -170,7 +180,18 @@ fn plan(machine: &Machine, setup: &Setup, network: &Network) -> Plan {
         ports: port_maps(&allocation.resources.shared.ports, network, wildcard),
         args,
         dns: network.dns.clone(),
+        maker: makers(machine, setup.group()).next().map(|(_, driver)| driver).unwrap_or_default(),
+        hostname: network.hostname.clone(),
     }
+}
+
+/// Tasks whose drivers make networks, with those drivers.
+fn makers<'a>(machine: &'a Machine, group: Option<&'a TaskGroup>) -> impl Iterator<Item = (&'a str, String)> {
+    let tasks = group.map(|group| &group.tasks[..]).unwrap_or_default().iter();
+    tasks.filter_map(|task| {
+        let driver = machine.config.drivers.get(task.driver.as_str())?;
+        driver.makes_networks().then(|| (task.name.as_str(), task.driver.clone()))
+    })
 }
 
 /// Both protocols of every granted port. `wildcard`: those of the default host network on all addresses.
@@ -207,7 +228,7 @@ async fn remove(machine: &Machine, id: AllocId) {
         }
     }
     for attempt in 1..=REMOVAL_ATTEMPTS {
-        match machine.config.networks.tear_down(id).await {
+        match machine.config.networks.tear_down(id, &machine.config.drivers).await {
             Ok(()) => return,
             Err(error) => tracing::warn!(alloc = %id, error, attempt, "cannot remove the network"),
         }
@@ -246,8 +267,13 @@ pub fn of_task(
         let path = dirs.private.join(name);
         files::write(path.clone(), text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     };
-    let mut found = NetworkFiles { hostname: network.hostname.clone(), ..NetworkFiles::default() };
+    let mut found = NetworkFiles {
+        hostname: network.hostname.clone(),
+        address: status.address.clone(),
+        ..NetworkFiles::default()
+    };
     if isolated {
+        found.made = shared.machine.config.networks.made(setup.allocation.id);
         let id = setup.allocation.id.short();
         let own = if network.hostname.is_empty() { id.as_str() } else { network.hostname.as_str() };
         let machine = files::machine_name();
@@ -255,6 +281,7 @@ pub fn of_task(
         found.hosts = Some(write("hosts", &files::hosts(&status.address, &[own, &machine]))?);
     }
     let dns = network.dns.or(status.dns).filter(|dns| *dns != DnsConfig::default());
+    found.dns.clone_from(&dns);
     if dns.is_some() || isolated {
         let machine = files::machine_resolver();
         let text =

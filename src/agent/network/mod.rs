@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,6 +25,9 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::drivers::Driver;
+use crate::drivers::Drivers;
+use crate::drivers::network::MadeNetwork;
 use crate::model::allocation::NetworkStatus;
 use crate::model::id::AllocId;
 use crate::model::network::DnsConfig;
@@ -121,6 +125,10 @@ pub struct Plan {
     /// For the plugins, in order.
     pub args: Vec<(String, String)>,
     pub dns: Option<DnsConfig>,
+    /// The driver that makes the namespace; empty if that is ours to do.
+    pub maker: String,
+    /// For that driver; may be empty.
+    pub hostname: String,
 }
 
 /// What has been made for an allocation.
@@ -130,6 +138,9 @@ struct Record {
     namespace: PathBuf,
     /// Absent for a namespace with nothing but its loopback.
     attachment: Option<Attachment>,
+    /// Whoever has made the namespace, if not we.
+    #[serde(default)]
+    made: Option<MadeNetwork>,
 }
 
 /// Makes and removes networks of allocations.
@@ -174,16 +185,21 @@ impl Networks {
     ///
     /// # Errors
     /// In words for the user; nothing is left behind.
-    pub async fn set_up(&self, alloc: AllocId, plan: &Plan) -> Result<NetworkStatus, String> {
+    pub async fn set_up(
+        &self,
+        alloc: AllocId,
+        plan: &Plan,
+        drivers: &Drivers,
+    ) -> Result<NetworkStatus, String> {
         let _turn = self.at_once.acquire().await.map_err(|error| error.to_string())?;
-        self.remove(alloc).await?;
+        self.remove(alloc, drivers).await?;
         let mut attempt = 1;
         loop {
-            let failed = match self.try_set_up(alloc, plan).await {
+            let failed = match self.try_set_up(alloc, plan, drivers).await {
                 Ok(status) => return Ok(status),
                 Err(failed) => failed,
             };
-            if let Err(left) = self.remove(alloc).await {
+            if let Err(left) = self.remove(alloc, drivers).await {
                 tracing::warn!(%alloc, left, "cannot remove a network that was not completed");
             }
             if attempt == ATTEMPTS {
@@ -195,15 +211,17 @@ impl Networks {
         }
     }
 
-    async fn try_set_up(&self, alloc: AllocId, plan: &Plan) -> Result<NetworkStatus, String> {
+    async fn try_set_up(
+        &self,
+        alloc: AllocId,
+        plan: &Plan,
+        drivers: &Drivers,
+    ) -> Result<NetworkStatus, String> {
         let namespace = self.namespace(alloc);
         let attachment = self.attachment(alloc, &namespace, plan)?;
-        let mut record = Record { owner: self.options.owner.clone(), namespace, attachment };
-        self.save(alloc, &record)?;
-        let lock = self.options.records.join("lock");
-        let path = record.namespace.clone();
-        let made = tokio::task::spawn_blocking(move || netns::create(&path, &lock)).await;
-        made.map_err(io::Error::other).flatten().map_err(|error| format!("cannot {error}"))?;
+        let owner = self.options.owner.clone();
+        let mut record = Record { owner, namespace, attachment, made: None };
+        self.make_namespace(alloc, plan, drivers, &mut record).await?;
         let Some(attachment) = &mut record.attachment else { return Ok(NetworkStatus::default()) };
         if plan.mode.eq_ignore_ascii_case("bridge") {
             rules::admit(&self.options.bridge, &self.options.subnet, false).await?;
@@ -219,6 +237,32 @@ impl Networks {
         status.dns = plan.dns.clone().or(status.dns);
         self.save(alloc, &record)?;
         Ok(status)
+    }
+
+    /// Makes the bare namespace, or has the driver make it whose business that is.
+    async fn make_namespace(
+        &self,
+        alloc: AllocId,
+        plan: &Plan,
+        drivers: &Drivers,
+        record: &mut Record,
+    ) -> Result<(), String> {
+        let maker = if plan.maker.is_empty() { None } else { Some(maker(drivers, &plan.maker)?) };
+        record.made = maker.map(|_| MadeNetwork { driver: plan.maker.clone(), ..MadeNetwork::default() });
+        self.save(alloc, record)?;
+        if let Some(maker) = maker {
+            let made = maker.make_network(alloc, &plan.hostname).await;
+            let made = made.map_err(|error| format!("driver {}: {error}", plan.maker))?;
+            record.made = Some(made);
+            self.save(alloc, record)?;
+        }
+        let lock = self.options.records.join("lock");
+        let (path, made) = (record.namespace.clone(), record.made.clone());
+        let kept = tokio::task::spawn_blocking(move || match made {
+            Some(made) => netns::adopt(&made.path, &path, &lock),
+            None => netns::create(&path, &lock),
+        });
+        kept.await.map_err(io::Error::other).flatten().map_err(|error| format!("cannot {error}"))
     }
 
     /// What is to be attached; `None` for a bare namespace.
@@ -300,20 +344,30 @@ impl Networks {
     ///
     /// # Errors
     /// What could not be removed; it is remembered and can be tried again.
-    pub async fn tear_down(&self, alloc: AllocId) -> Result<(), String> {
+    pub async fn tear_down(&self, alloc: AllocId, drivers: &Drivers) -> Result<(), String> {
         let _turn = self.at_once.acquire().await.map_err(|error| error.to_string())?;
-        self.remove(alloc).await
+        self.remove(alloc, drivers).await
     }
 
-    async fn remove(&self, alloc: AllocId) -> Result<(), String> {
+    fn record(&self, alloc: AllocId) -> Result<Option<Record>, String> {
         let file = self.record_file(alloc);
         let text = match fs::read(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {}: {error}", file.display())),
         };
         let unreadable = |error| format!("{} is unreadable: {error}", file.display());
-        let record: Record = serde_json::from_slice(&text).map_err(unreadable)?;
+        serde_json::from_slice(&text).map_err(unreadable).map(Some)
+    }
+
+    /// The namespace of an allocation as the driver knows it that has made it; `None` if we have.
+    pub fn made(&self, alloc: AllocId) -> Option<MadeNetwork> {
+        self.record(alloc).ok()??.made
+    }
+
+    async fn remove(&self, alloc: AllocId, drivers: &Drivers) -> Result<(), String> {
+        let Some(record) = self.record(alloc)? else { return Ok(()) };
+        let file = self.record_file(alloc);
         if let Some(attachment) = &record.attachment {
             let was_there = netns::is_there(&record.namespace);
             attachment.del(&self.options.cni_path).await?;
@@ -322,6 +376,10 @@ impl Networks {
             }
         }
         netns::remove(&record.namespace).map_err(|error| format!("cannot {error}"))?;
+        if let Some(made) = &record.made {
+            let removed = maker(drivers, &made.driver)?.remove_network(alloc, made).await;
+            removed.map_err(|error| format!("driver {}: {error}", made.driver))?;
+        }
         fs::remove_file(&file).map_err(|error| format!("cannot remove {}: {error}", file.display()))
     }
 
@@ -352,6 +410,10 @@ impl Networks {
         };
         write().map_err(|error| format!("cannot write {}: {error}", file.display()))
     }
+}
+
+fn maker<'a>(drivers: &'a Drivers, name: &str) -> Result<&'a Arc<dyn Driver>, String> {
+    drivers.get(name).ok_or_else(|| format!("driver {name}, which makes the network, is not there"))
 }
 
 #[cfg(test)]

@@ -46,6 +46,23 @@ pub(super) fn create(path: &Path, lock: &Path) -> io::Result<()> {
     made
 }
 
+/// Keeps a namespace alive that somebody else has made, by a mount at `path`; `lock` as for [`create`].
+///
+/// # Errors
+/// There is none at `made`, or it cannot be mounted; nothing is left behind then.
+pub(super) fn adopt(made: &Path, path: &Path, lock: &Path) -> io::Result<()> {
+    if !is_there(made) {
+        return Err(io::Error::other(format!("find a network namespace at {}", made.display())));
+    }
+    prepare(path.parent().unwrap_or(Path::new("/")), lock)?;
+    File::create(path)?;
+    let kept = mount(Some(made), path, NONE, MsFlags::MS_BIND, NONE);
+    if kept.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    step("keep the network namespace", kept)
+}
+
 /// True if a namespace is mounted at `path`.
 pub(super) fn is_there(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|stat| u64::try_from(stat.filesystem_type().0) == Ok(NSFS_MAGIC))

@@ -74,7 +74,7 @@ async fn a_network_is_made_found_by_the_next_agent_and_removed() {
     let _unmount = Unmount(dir.path().join("netns"));
     scripted(dir.path(), r#"echo '{"ips": [{"address": "10.9.0.2/24"}]}'"#);
     let first = networks(dir.path());
-    let status = first.set_up(alloc(1), &plan()).await.unwrap();
+    let status = first.set_up(alloc(1), &plan(), &Drivers::new()).await.unwrap();
     assert_eq!(status.address, "10.9.0.2");
     assert!(first.stands(alloc(1)));
     drop(first);
@@ -85,8 +85,8 @@ async fn a_network_is_made_found_by_the_next_agent_and_removed() {
     let mut stranger = networks(dir.path());
     stranger.options.owner = "/elsewhere".into();
     assert!(stranger.leftovers(&BTreeSet::new()).is_empty(), "networks of other agents are left alone");
-    second.tear_down(alloc(1)).await.unwrap();
-    second.tear_down(alloc(1)).await.unwrap();
+    second.tear_down(alloc(1), &Drivers::new()).await.unwrap();
+    second.tear_down(alloc(1), &Drivers::new()).await.unwrap();
     assert!(!second.stands(alloc(1)) && second.leftovers(&BTreeSet::new()).is_empty());
     let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
     assert_eq!(calls, "ADD IgnoreUnknown=true;A=b_c\nDEL IgnoreUnknown=true;A=b_c\n");
@@ -98,7 +98,7 @@ async fn a_plugin_that_fails_is_asked_three_times_and_leaves_nothing() {
     let _unmount = Unmount(dir.path().join("netns"));
     scripted(dir.path(), r#"[ "$CNI_COMMAND" = DEL ] || { echo '{"msg": "no room"}'; exit 1; }"#);
     let networks = networks(dir.path());
-    let error = networks.set_up(alloc(2), &plan()).await.unwrap_err();
+    let error = networks.set_up(alloc(2), &plan(), &Drivers::new()).await.unwrap_err();
     assert_eq!(error, "plugin type=\"scripted\" failed (add): no room");
     let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
     assert_eq!(calls.lines().filter(|line| line.starts_with("ADD")).count(), 3);
@@ -115,10 +115,10 @@ async fn what_cannot_be_removed_is_remembered() {
         r#"[ "$CNI_COMMAND" = ADD ] || exit 1; echo '{"ips": [{"address": "10.9.0.2/24"}]}'"#,
     );
     let networks = networks(dir.path());
-    networks.set_up(alloc(3), &plan()).await.unwrap();
-    assert!(networks.tear_down(alloc(3)).await.is_err());
+    networks.set_up(alloc(3), &plan(), &Drivers::new()).await.unwrap();
+    assert!(networks.tear_down(alloc(3), &Drivers::new()).await.is_err());
     assert_eq!(networks.leftovers(&BTreeSet::new()), [alloc(3)]);
     scripted(dir.path(), "");
-    networks.tear_down(alloc(3)).await.unwrap();
+    networks.tear_down(alloc(3), &Drivers::new()).await.unwrap();
     assert!(!networks.namespace(alloc(3)).exists());
 }

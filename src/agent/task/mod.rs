@@ -32,6 +32,7 @@ use crate::agent::machine::Setup;
 use crate::agent::surroundings::Templates;
 use crate::drivers::Driver;
 use crate::drivers::DriverError;
+use crate::drivers::Started;
 use crate::drivers::TaskDirs;
 use crate::model::allocation::TaskEvent;
 use crate::model::identity::Tokens;
@@ -170,8 +171,8 @@ pub struct TaskRunner {
     /// The tokens of the task's identities, and those that it was given last.
     pub identities: watch::Receiver<Arc<Tokens>>,
     pub given: Arc<Tokens>,
-    /// Address in the driver's own network.
-    pub driver_address: Option<String>,
+    /// Where the task is found in its driver's own network.
+    pub driver_network: Started,
 }
 
 impl TaskRunner {

@@ -1,6 +1,5 @@
 //! The services of a task: registered while it runs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::agent::env;
@@ -28,9 +27,9 @@ impl TaskRunner {
             task_networks: grant.map(|grant| grant.networks.clone()).unwrap_or_default(),
             node_ip: env::node_ip(&node),
             network_status: self.shared.record.lock().network.clone(),
-            driver_address: self.driver_address.clone(),
-            driver_advertises: false,
-            driver_ports: BTreeMap::new(),
+            driver_address: self.driver_network.address.clone(),
+            driver_advertises: self.driver_network.advertise,
+            driver_ports: self.driver_network.ports.clone(),
             exec: Arc::new(WeakExec(Arc::downgrade(&self.shared))),
             clock: Arc::clone(&self.machine.context.clock),
         }
@@ -38,7 +37,9 @@ impl TaskRunner {
 
     /// Registers the task's services, or brings them up to date.
     pub(super) fn register_services(&self, setup: &Setup, task: &Task) {
-        let env = self.full_env(setup, task).unwrap_or_default();
+        let mut env = self.full_env(setup, task).unwrap_or_default();
+        let networks = setup.allocation.resources.tasks.get(&self.name).map(|grant| &grant.networks[..]);
+        env::put_driver_ports(&mut env, networks.unwrap_or_default(), &self.driver_network.ports);
         let names = self.machine.node_names();
         let resolve = |name: &str| env::lookup(&env, &names, name);
         let services: Vec<_> =

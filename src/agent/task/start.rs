@@ -15,7 +15,6 @@ use crate::agent::task::Seen;
 use crate::agent::task::TaskRunner;
 use crate::agent::task::Trouble;
 use crate::drivers::DriverError;
-use crate::drivers::Started;
 use crate::drivers::TaskConfig;
 use crate::drivers::TaskId;
 use crate::model::allocation::TaskRunState;
@@ -37,8 +36,8 @@ impl TaskRunner {
         let mut pause = Duration::from_millis(200);
         loop {
             match driver.recover(&handle).await {
-                Ok(Started { address, .. }) => {
-                    self.driver_address = address;
+                Ok(started) => {
+                    self.driver_network = started;
                     // Its templates are taken up while it is watched.
                     self.register_services(&setup, &task);
                     return Seen::Running;
@@ -168,9 +167,9 @@ impl TaskRunner {
             }
         };
         match result {
-            Ok((handle, Started { address, .. })) => {
+            Ok((handle, started)) => {
                 let now = self.machine.now();
-                self.driver_address = address;
+                self.driver_network = started;
                 self.record.handle = Some(handle);
                 self.record.state.state = TaskRunState::Running;
                 if self.record.state.started_at.is_never() {

@@ -10,12 +10,75 @@ use std::path::PathBuf;
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
 
+use super::Hierarchy;
+
 /// Names of the parts on version 1.
 pub(super) const SHARE: &str = "share";
 pub(super) const RESERVE: &str = "reserve";
 /// Names of the parts on version 2.
 pub(super) const SHARE_SLICE: &str = "share.slice";
 pub(super) const RESERVE_SLICE: &str = "reserve.slice";
+
+/// The division of a machine's processors, for tasks whose control groups somebody else makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cores {
+    partition: PathBuf,
+}
+
+impl Cores {
+    /// Below the directory that all tasks of an agent have; `None` on a machine that cannot divide them.
+    pub fn of(hierarchy: &Hierarchy, parent: &str) -> Option<Self> {
+        let partition = match hierarchy {
+            Hierarchy::V1(mounts) => super::below(mounts.get("cpuset")?, Path::new(parent)),
+            Hierarchy::V2(root) => super::slice(root, parent),
+            Hierarchy::None => return None,
+        };
+        Some(Self { partition })
+    }
+
+    fn group(&self, name: &str) -> PathBuf {
+        let (_, reserve) = parts(&self.partition);
+        if is_v2(&self.partition) { reserve.join(format!("{name}.scope")) } else { reserve.join(name) }
+    }
+
+    /// Takes these cores, as a list, away from all others until they are released.
+    ///
+    /// # Errors
+    /// Names the group that cannot be made.
+    pub fn reserve(&self, name: &str, cores: &str) -> io::Result<()> {
+        let group = self.group(name);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", group.display()));
+        prepare(&self.partition)?;
+        if is_v2(&self.partition) {
+            super::delegate(&parts(&self.partition).1);
+        }
+        fs::create_dir_all(&group).map_err(named)?;
+        inherit(&group);
+        super::write_control(&group.join("cpuset.cpus"), cores).map_err(named)?;
+        // Others only lose speed when this fails.
+        let _ = rebalance(&self.partition);
+        Ok(())
+    }
+
+    /// Gives them back. Idempotent.
+    pub fn release(&self, name: &str) {
+        if fs::remove_dir(self.group(name)).is_ok() {
+            let _ = rebalance(&self.partition);
+        }
+    }
+
+    /// The cores left for all, as a list; `None` while they have never been divided.
+    pub fn shared(&self) -> Option<String> {
+        let (share, _) = parts(&self.partition);
+        let own = fs::read_to_string(share.join("cpuset.cpus")).ok()?;
+        Some(own.trim().to_owned()).filter(|list| !list.is_empty())
+    }
+
+    /// Are these all cores that tasks can have?
+    pub fn is_everything(&self, list: &str) -> bool {
+        usable(&self.partition).is_ok_and(|usable| parse(list) == usable)
+    }
+}
 
 /// Makes both parts. `partition` is the group that holds them.
 ///
@@ -68,8 +131,7 @@ pub(super) fn rebalance(partition: &Path) -> io::Result<()> {
     let lock = Flock::lock(fs::File::open(partition)?, FlockArg::LockExclusive);
     let _lock = lock.map_err(|(_, error)| io::Error::from(error))?;
     let (share, reserve) = parts(partition);
-    let all = if is_v2(partition) { "cpuset.cpus.effective" } else { "cpuset.cpus" };
-    let usable = parse(&fs::read_to_string(partition.join(all))?);
+    let usable = usable(partition)?;
     let mut left = usable.clone();
     for entry in fs::read_dir(reserve)? {
         let cores = fs::read_to_string(entry?.path().join("cpuset.cpus")).unwrap_or_default();
@@ -80,6 +142,12 @@ pub(super) fn rebalance(partition: &Path) -> io::Result<()> {
     let wanted = if left.is_empty() { &usable } else { &left };
     let text = wanted.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     super::write_control(&share.join("cpuset.cpus"), &text)
+}
+
+/// What is there to be divided.
+fn usable(partition: &Path) -> io::Result<BTreeSet<u32>> {
+    let all = if is_v2(partition) { "cpuset.cpus.effective" } else { "cpuset.cpus" };
+    Ok(parse(&fs::read_to_string(partition.join(all))?))
 }
 
 /// Reads a list such as `0-3,8`.

@@ -151,6 +151,20 @@ fn version_2_groups_are_limited_joined_and_killed() {
 }
 
 #[test]
+fn groups_that_a_task_made_belong_to_it() {
+    let root = tempfile::tempdir().expect("a directory");
+    let dir = root.path().join("a.web.scope");
+    fs::create_dir_all(dir.join("own/deeper")).expect("directories");
+    let group = TaskCgroups { dirs: [("unified".to_owned(), dir.clone())].into(), ..TaskCgroups::default() };
+    group.remove().expect("it goes with all that is in it");
+    assert!(!dir.exists());
+    fs::create_dir_all(dir.join("own/deeper")).expect("directories");
+    fs::write(dir.join("cgroup.procs"), "7\n").expect("a file");
+    fs::write(dir.join("own/deeper/cgroup.procs"), "8\n0\n").expect("a file");
+    assert_eq!(group.pids(), [7, 8]);
+}
+
+#[test]
 fn limits_outside_of_a_control_group_mount_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let found = Hierarchy::V2(dir.path().to_owned());

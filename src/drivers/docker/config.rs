@@ -1,5 +1,6 @@
 //! Translates a task into the container that Docker is asked for. Everything is decided before Docker is called.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::path::Component;
 use std::path::Path;
@@ -31,6 +32,8 @@ use crate::drivers::Propagation;
 use crate::drivers::TaskConfig;
 use crate::drivers::options::Options;
 use crate::drivers::options::capabilities;
+use crate::model::network::Network;
+use crate::model::network::PortMapping;
 
 use super::DockerOptions;
 
@@ -64,8 +67,15 @@ const NET_RAW: &str = "net_raw";
 
 /// The image with `latest` where no tag and no digest is given.
 pub(super) fn image_of(config: &Map<String, Value>) -> String {
-    let image = config.text("image");
-    let image = image.strip_prefix("https://").unwrap_or(&image);
+    with_tag(&config.text("image"))
+}
+
+/// The same for any name; nothing stays nothing.
+pub(super) fn with_tag(image: &str) -> String {
+    if image.is_empty() {
+        return String::new();
+    }
+    let image = image.strip_prefix("https://").unwrap_or(image);
     let last = image.rsplit('/').next().unwrap_or(image);
     if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
 }
@@ -80,11 +90,15 @@ pub(super) fn must_pull(config: &Map<String, Value>) -> bool {
     config.switch("force_pull") || image_of(config).ends_with(":latest")
 }
 
-/// The container of a task.
+/// The container of a task, on these processors.
 ///
 /// # Errors
 /// A host path that tasks may not mount, an unknown port label.
-pub(super) fn container(options: &DockerOptions, task: &TaskConfig) -> Result<ContainerCreateBody, String> {
+pub(super) fn container(
+    options: &DockerOptions,
+    task: &TaskConfig,
+    cores: Option<&str>,
+) -> Result<ContainerCreateBody, String> {
     let config = &task.config;
     let problems = super::check::rules(options, config);
     if !problems.is_empty() {
@@ -117,7 +131,10 @@ pub(super) fn container(options: &DockerOptions, task: &TaskConfig) -> Result<Co
         exposed_ports: filled(exposed),
         healthcheck: healthcheck(config),
         networking_config: networking(config),
-        host_config: Some(host_config(options, task, ports)?),
+        host_config: Some(HostConfig {
+            cpuset_cpus: cores.map(str::to_owned),
+            ..host_config(options, task, ports)?
+        }),
         ..ContainerCreateBody::default()
     })
 }
@@ -127,8 +144,6 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
     let (reservation, memory) = memory(task);
     let add = capabilities(config, "cap_add");
     let drop = dropped_capabilities(options, &add, capabilities(config, "cap_drop"));
-    let cores = &task.grant.cpu.reserved_cores;
-    let cores = cores.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
     let pids = config.number("pids_limit").or_else(|| options.pids_limit.map(i64::from));
     let mut host = HostConfig {
         binds: Some(binds(options, task)?),
@@ -140,7 +155,6 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
         memory_reservation: reservation,
         memory_swappiness: Some(0),
         cpu_shares: Some(task.grant.cpu.cpu_shares),
-        cpuset_cpus: non_empty(cores),
         pids_limit: pids,
         privileged: Some(config.switch("privileged")),
         cap_add: filled(add),
@@ -209,6 +223,22 @@ fn network_mode(task: &TaskConfig) -> Result<String, String> {
         (Some(_), _) => Ok(format!("container:{}", super::network::holder(task.id.alloc))),
         (None, _) => Ok("default".to_owned()),
     }
+}
+
+/// The port inside by label, for all ports that the container publishes or that `port_map` names.
+pub(super) fn ports_inside(task: &TaskConfig) -> BTreeMap<String, u16> {
+    let map = task.config.pairs("port_map");
+    let labels = task.config.list("ports");
+    let inside = |port: &PortMapping| {
+        let mapped = map.iter().find(|(label, _)| *label == port.label).map(|(_, to)| to);
+        let mapped = mapped.and_then(|to| to.parse().ok()).filter(|to| *to > 0);
+        let of_group = || u16::try_from(port.to).ok().filter(|to| *to > 0);
+        mapped.or_else(of_group).unwrap_or(port.value)
+    };
+    let legacy =
+        |label: &str| task.grant.networks.iter().flat_map(Network::ports).any(|port| port.label == label);
+    let own = task.ports.iter().filter(|port| labels.contains(&port.label) || legacy(&port.label));
+    own.map(|port| (port.label.clone(), inside(port))).collect()
 }
 
 fn port_bindings(task: &TaskConfig) -> Result<PortMap, String> {

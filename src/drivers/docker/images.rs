@@ -277,10 +277,11 @@ fn size(bytes: i64) -> String {
 mod tests {
     use bollard::models::ProgressDetail;
 
+    use super::super::connection::Connection;
     use super::*;
 
     fn pull(image: &str) -> Pull {
-        let client = crate::drivers::docker::connect("tcp://127.0.0.1:1", 1).unwrap();
+        let client = Connection::new("tcp://127.0.0.1:1", None).client(1).unwrap();
         let activity_limit = Duration::from_secs(1);
         Pull { client, image: image.to_owned(), credentials: None, activity_limit }
     }
@@ -298,6 +299,23 @@ mod tests {
         drop(first);
         let pulls = images.inner.pulls.lock();
         assert!(pulls["a:1"].0.upgrade().is_none(), "a pull that nobody waits for goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_pull_says_how_far_it_is() {
+        // Nobody ever answers there.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("tcp://{}", silent.local_addr().unwrap());
+        let client = Connection::new(&endpoint, None).client(3600).unwrap();
+        let activity_limit = Duration::from_secs(3600);
+        let slow = Pull { client, image: "a:1".to_owned(), credentials: None, activity_limit };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&told);
+        let progress: Progress = Arc::new(move |text| sink.lock().push(text.to_owned()));
+        let error = Images::default().pull(slow, Duration::from_secs(300), &progress).await.unwrap_err();
+        assert_eq!(error, "context deadline exceeded: not pulled within 300s");
+        let wanted = "Docker image a:1 pull progress: Pulled 0/0 (0 B/0 B) layers: 0 waiting/0 pulling";
+        assert_eq!(*told.lock(), [wanted, wanted]);
     }
 
     #[test]

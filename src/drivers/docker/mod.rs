@@ -4,7 +4,10 @@ mod archive;
 mod auth;
 mod check;
 mod config;
+mod connection;
+mod cores;
 mod dangling;
+mod health;
 mod images;
 mod logs;
 mod network;
@@ -13,16 +16,12 @@ mod pause;
 mod session;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::API_DEFAULT_VERSION;
-use bollard::BollardRequest;
 use bollard::Docker as Client;
 use bollard::container::LogOutput;
 use bollard::errors::Error;
@@ -49,7 +48,11 @@ use crate::model::node::DriverInfo;
 
 use self::config::ALLOC_LABEL;
 use self::config::RUN_LABEL;
+use self::connection::Connection;
+pub use self::connection::TlsFiles;
+use self::cores::CoreKeeper;
 use self::dangling::Known;
+use self::health::Health;
 use self::images::Held;
 use self::images::Images;
 use self::images::Pull;
@@ -66,6 +69,7 @@ use super::TaskConfig;
 use super::TaskHandle;
 use super::TaskId;
 use super::TaskStats;
+use super::cgroup::Cores;
 use super::logs::LogFiles;
 use super::options::Options;
 use super::process::parse_signal;
@@ -73,8 +77,6 @@ use super::refuse;
 use super::session::ExecRequest;
 use super::session::ExecSession;
 
-/// For answers that Docker gives at once.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// For requests as a whole; seconds.
 const REQUEST_LIMIT: u64 = 120;
 const PULL_LIMIT: Duration = Duration::from_secs(300);
@@ -92,12 +94,13 @@ const MAX_OUTPUT: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Docker {
     options: DockerOptions,
+    connection: Arc<Connection>,
+    cores: CoreKeeper,
     followers: Mutex<BTreeMap<TaskId, JoinHandle<()>>>,
     images: Images,
     /// Containers that tasks know.
     known: Known,
-    /// Docker has answered before: when it does not any more, it is ill and not absent.
-    seen: AtomicBool,
+    health: Health,
     sweeper: OnceLock<AbortOnDropHandle<()>>,
     /// Held while the container is made that holds a namespace.
     holding: tokio::sync::Mutex<()>,
@@ -116,6 +119,12 @@ struct State {
     /// Tell the address of IPv6 instead of the other.
     #[serde(default)]
     prefer_ipv6: bool,
+    /// Ports inside by label.
+    #[serde(default)]
+    ports: BTreeMap<String, u16>,
+    /// It has no cores of its own.
+    #[serde(default)]
+    shares_cores: bool,
 }
 
 fn state_of(handle: &TaskHandle) -> Result<State, DriverError> {
@@ -156,21 +165,22 @@ impl Drop for Docker {
 
 impl Docker {
     /// Contacts nobody yet.
-    pub fn new(options: DockerOptions) -> Self {
+    pub fn new(options: DockerOptions, cores: Option<Cores>) -> Self {
         Self {
+            connection: Arc::new(Connection::new(&options.endpoint, options.tls.clone())),
+            cores: CoreKeeper::new(cores),
             options,
             followers: Mutex::default(),
             images: Images::default(),
             known: Known::default(),
-            seen: AtomicBool::new(false),
+            health: Health::default(),
             sweeper: OnceLock::new(),
             holding: tokio::sync::Mutex::default(),
         }
     }
 
     fn client(&self) -> Result<Client, DriverError> {
-        connect(&self.options.endpoint, REQUEST_LIMIT)
-            .map_err(|error| DriverError::Recoverable(format!("Failed to connect to docker daemon: {error}")))
+        self.connection.client(REQUEST_LIMIT)
     }
 
     async fn inspect(&self, container: &str) -> Result<ContainerInspectResponse, DriverError> {
@@ -225,11 +235,8 @@ impl Docker {
         progress("Downloading image");
         let wanted = crate::model::time::Span::parse(&task.config.text("image_pull_timeout")).ok();
         let limit = wanted.map(|span| span.to_std()).filter(|limit| !limit.is_zero()).unwrap_or(PULL_LIMIT);
-        let client = connect(&self.options.endpoint, limit.as_secs() + 1).map_err(|error| {
-            DriverError::Recoverable(format!("Failed to connect to docker daemon: {error}"))
-        })?;
         let pull = Pull {
-            client,
+            client: self.connection.client(limit.as_secs() + 1)?,
             image: image.to_owned(),
             credentials,
             activity_limit: self.options.pull_activity_timeout,
@@ -243,11 +250,16 @@ impl Docker {
     }
 
     /// Creates the container, or finds the one that an agent made for this very run before it died.
-    async fn create(&self, task: &TaskConfig, image_id: &str) -> Result<String, DriverError> {
+    async fn create(
+        &self,
+        task: &TaskConfig,
+        image_id: &str,
+        cores: Option<&str>,
+    ) -> Result<String, DriverError> {
         let client = self.client()?;
         let name = config::container_name(task);
         let image = config::image_of(&task.config);
-        let mut body = config::container(&self.options, task).map_err(|why| {
+        let mut body = config::container(&self.options, task, cores).map_err(|why| {
             DriverError::Recoverable(format!(
                 "Failed to create container configuration for image {image:?} ({image_id:?}): {why}"
             ))
@@ -297,11 +309,18 @@ impl Docker {
 
     async fn run(&self, task: &TaskConfig, image: &Held) -> Result<(TaskHandle, Started), DriverError> {
         self.hold_network(task).await?;
-        let container = self.create(task, &image.id).await?;
+        let cores = self.cores.of_task(&task.id, &task.grant)?;
+        let container = match self.create(task, &image.id, cores.as_deref()).await {
+            Ok(container) => container,
+            Err(error) => {
+                self.cores.release("", &task.id);
+                return Err(error);
+            }
+        };
+        let shares_cores = task.grant.cpu.reserved_cores.is_empty();
         self.known.lock().insert(container.clone());
         if let Err(error) = self.client()?.start_container(&container, None::<StartContainerOptions>).await {
-            let _ = self.discard(&container).await;
-            self.known.lock().remove(&container);
+            self.give_up(&container, &task.id).await;
             let text = format!("Failed to start container {container}: {}", words(&error));
             return Err(match status(&error) {
                 Some(_) => DriverError::Fatal(text),
@@ -309,8 +328,7 @@ impl Docker {
             });
         }
         if let Err(error) = self.check_network(task, &container).await {
-            let _ = self.discard(&container).await;
-            self.known.lock().remove(&container);
+            self.give_up(&container, &task.id).await;
             return Err(error);
         }
         let collected = !self.options.disable_log_collection;
@@ -320,13 +338,24 @@ impl Docker {
             kill_signal: task.kill_signal.clone(),
             image: image.clone(),
             prefer_ipv6: task.config.switch("advertise_ipv6_address"),
+            ports: config::ports_inside(task),
+            shares_cores,
             container,
         };
         let value = serde_json::to_value(&state).map_err(|error| DriverError::Fatal(error.to_string()))?;
         let handle = TaskHandle { driver: self.name().to_owned(), id: task.id.clone(), state: value };
         self.follow(&handle, &state)?;
+        if shares_cores {
+            self.cores.follow(&state.container, cores, &self.connection);
+        }
         let found = self.inspect(&state.container).await?;
-        Ok((handle, own_network(&found, state.prefer_ipv6)))
+        Ok((handle, own_network(&found, &state)))
+    }
+
+    async fn give_up(&self, container: &str, id: &TaskId) {
+        let _ = self.discard(container).await;
+        self.known.lock().remove(container);
+        self.cores.release(container, id);
     }
 
     fn release_image(&self, image: &str, task: &TaskId) {
@@ -336,14 +365,37 @@ impl Docker {
         }
     }
 
+    /// What Docker says of itself; nothing when it cannot be reached.
+    async fn ask(&self) -> Option<DriverInfo> {
+        let info = self.client().ok()?.info().await.ok()?;
+        self.begin_sweeping();
+        let mut attributes = BTreeMap::new();
+        let mut set = |name: &str, value: String| attributes.insert(format!("driver.docker.{name}"), value);
+        set("version", info.server_version.unwrap_or_default());
+        set("os_type", info.os_type.unwrap_or_else(|| "linux".to_owned()));
+        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
+        runtimes.sort();
+        set("runtimes", runtimes.join(","));
+        set("volumes.enabled", self.options.volumes_enabled.to_string());
+        set("privileged.enabled", self.options.allow_privileged.to_string());
+        if let Some(limit) = self.options.pids_limit {
+            set("pids.limit", limit.to_string());
+        }
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        if let Some(bridge) = interfaces.iter().find(|one| one.name == "docker0" && one.ip().is_ipv4()) {
+            set("bridge_ip", bridge.ip().to_string());
+        }
+        Some(super::healthy("docker", attributes))
+    }
+
     /// Begins to look for containers that were left behind; once.
     fn begin_sweeping(&self) {
         if !self.options.gc.dangling || self.options.alloc_root.as_os_str().is_empty() {
             return;
         }
         self.sweeper.get_or_init(|| {
-            let endpoint = self.options.endpoint.clone();
-            let connect = move || connect(&endpoint, REQUEST_LIMIT).ok();
+            let connection = Arc::clone(&self.connection);
+            let connect = move || connection.client(REQUEST_LIMIT).ok();
             let work = dangling::sweep(self.options.clone(), Known::clone(&self.known), connect);
             AbortOnDropHandle::new(tokio::spawn(work))
         });
@@ -453,37 +505,17 @@ fn usage(found: ContainerStatsResponse, pid: Option<i32>) -> TaskStats {
 }
 
 /// The first address of the container's networks. Others can reach it unless Docker hides it behind the host's.
-fn own_network(found: &ContainerInspectResponse, prefer_ipv6: bool) -> Started {
+fn own_network(found: &ContainerInspectResponse, state: &State) -> Started {
     let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
     let sorted: BTreeMap<_, _> = networks.into_iter().flatten().collect();
     let given = |address: &Option<String>| address.clone().filter(|ip| !ip.is_empty());
     let ipv6 =
         || sorted.iter().find_map(|(name, network)| Some((name, given(&network.global_ipv6_address)?)));
     let ipv4 = || sorted.iter().find_map(|(name, network)| Some((name, given(&network.ip_address)?)));
-    let chosen = if prefer_ipv6 { ipv6().or_else(ipv4) } else { ipv4() };
+    let chosen = if state.prefer_ipv6 { ipv6().or_else(ipv4) } else { ipv4() };
     let Some((name, address)) = chosen else { return Started::default() };
     let hidden = ["bridge", "nat"].contains(&name.as_str());
-    Started { address: Some(address), advertise: prefer_ipv6 || !hidden, ports: BTreeMap::new() }
-}
-
-/// A client of `unix://<path>` or `tcp://<host>:<port>`; contacts nobody yet. `limit`: for an answer to begin, seconds.
-fn connect(endpoint: &str, limit: u64) -> Result<Client, Error> {
-    let client = match endpoint.strip_prefix("unix://") {
-        None if endpoint.contains("://") => Client::connect_with_http(endpoint, limit, API_DEFAULT_VERSION)?,
-        path => Client::connect_with_unix(path.unwrap_or(endpoint), limit, API_DEFAULT_VERSION)?,
-    };
-    Ok(client.with_request_modifier(url_safe_credentials))
-}
-
-/// Docker reads the header with credentials in the alphabet for addresses; the client writes it in the other one.
-fn url_safe_credentials(mut request: BollardRequest) -> BollardRequest {
-    if let Some(value) = request.headers_mut().get_mut("x-registry-auth")
-        && let Ok(text) = value.to_str()
-        && let Ok(safe) = text.replace('+', "-").replace('/', "_").parse()
-    {
-        *value = safe;
-    }
-    request
+    Started { address: Some(address), advertise: state.prefer_ipv6 || !hidden, ports: state.ports.clone() }
 }
 
 #[async_trait]
@@ -497,8 +529,7 @@ impl Driver for Docker {
     }
 
     async fn leave_network(&self, alloc: AllocId) -> Result<(), DriverError> {
-        let socket = self.options.endpoint.strip_prefix("unix://").map(Path::new);
-        if socket.is_some_and(|socket| !socket.exists()) {
+        if self.connection.socket().is_some_and(|socket| !socket.exists()) {
             // Without Docker nothing of it can be left.
             return Ok(());
         }
@@ -506,31 +537,7 @@ impl Driver for Docker {
     }
 
     async fn fingerprint(&self) -> DriverInfo {
-        let asked = async { self.client().ok()?.info().await.ok() };
-        let Ok(Some(info)) = tokio::time::timeout(ANSWER_LIMIT, asked).await else {
-            let mut info = super::undetected("Failed to connect to docker daemon");
-            info.detected = self.seen.load(Ordering::Relaxed);
-            return info;
-        };
-        self.seen.store(true, Ordering::Relaxed);
-        self.begin_sweeping();
-        let mut attributes = BTreeMap::new();
-        let mut set = |name: &str, value: String| attributes.insert(format!("driver.docker.{name}"), value);
-        set("version", info.server_version.unwrap_or_default());
-        set("os_type", info.os_type.unwrap_or_else(|| "linux".to_owned()));
-        let mut runtimes: Vec<String> = info.runtimes.unwrap_or_default().into_keys().collect();
-        runtimes.sort();
-        set("runtimes", runtimes.join(","));
-        set("volumes.enabled", self.options.volumes_enabled.to_string());
-        set("privileged.enabled", self.options.allow_privileged.to_string());
-        if let Some(limit) = self.options.pids_limit {
-            set("pids.limit", limit.to_string());
-        }
-        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-        if let Some(bridge) = interfaces.iter().find(|one| one.name == "docker0" && one.ip().is_ipv4()) {
-            set("bridge_ip", bridge.ip().to_string());
-        }
-        super::healthy("docker", attributes)
+        self.health.judge(self.ask()).await
     }
 
     fn mounts_volumes(&self) -> bool {
@@ -562,7 +569,11 @@ impl Driver for Docker {
             self.images.hold_again(&state.image, &handle.id);
         }
         self.follow(handle, &state)?;
-        Ok(own_network(&found, state.prefer_ipv6))
+        if state.shares_cores {
+            let runs_on = found.host_config.as_ref().and_then(|host| host.cpuset_cpus.clone());
+            self.cores.follow(&state.container, runs_on, &self.connection);
+        }
+        Ok(own_network(&found, &state))
     }
 
     async fn wait(&self, handle: &TaskHandle) -> Result<ExitStatus, DriverError> {
@@ -619,6 +630,7 @@ impl Driver for Docker {
             // It stays for whoever wants to look at it, but never runs on.
             self.kill(&state.container, "SIGKILL").await?;
         }
+        self.cores.release(&state.container, &handle.id);
         self.release_image(&state.image.id, &handle.id);
         self.finish_logs(&handle.id).await;
         let _ = std::fs::remove_file(&state.position_file);

@@ -6,6 +6,7 @@ use std::io;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker as Client;
@@ -17,14 +18,20 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bollard::query_parameters::InspectContainerOptions;
 use bollard::query_parameters::StartContainerOptions;
+use bollard::query_parameters::UploadToContainerOptionsBuilder;
 use futures::StreamExt;
+use serde_json::Map;
 
 use crate::drivers::DriverError;
+use crate::drivers::Progress;
 use crate::drivers::TaskConfig;
 use crate::drivers::options::Options;
 use crate::model::id::AllocId;
 
 use super::Docker;
+use super::auth;
+use super::config;
+use super::images::Pull;
 use super::pause;
 use super::status;
 use super::words;
@@ -113,11 +120,18 @@ impl Docker {
             return Ok(());
         }
         self.discard(&name).await?;
-        self.make_image(&client).await?;
+        let image = self.holder_image(&client).await?;
         let failed = |error| DriverError::Recoverable(format!("cannot hold the network for docker: {error}"));
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let body = body(task, namespace);
+        let own = self.options.infra_image.is_empty();
+        let body = body(task, namespace, image, own);
         client.create_container(Some(options), body).await.map_err(|error| failed(words(&error)))?;
+        if !own {
+            let place = UploadToContainerOptionsBuilder::default().path("/").build();
+            let content = bollard::body_full(for_this_machine(pause::addition)?.into());
+            let put = client.upload_to_container(&name, Some(place), content).await;
+            put.map_err(|error| failed(words(&error)))?;
+        }
         let started = client.start_container(&name, None::<StartContainerOptions>).await;
         started.map_err(|error| failed(words(&error)))?;
         let joined = async {
@@ -150,31 +164,65 @@ impl Docker {
         }
     }
 
-    async fn make_image(&self, client: &Client) -> Result<(), DriverError> {
-        let image = format!("{REPOSITORY}:{TAG}");
+    /// The image of the container that holds a namespace: the one that is configured, or ours.
+    async fn holder_image(&self, client: &Client) -> Result<String, DriverError> {
+        let configured = config::with_tag(&self.options.infra_image);
+        let own = configured.is_empty();
+        let image = if own { format!("{REPOSITORY}:{TAG}") } else { configured };
         match client.inspect_image(&image).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(image),
             Err(error) if status(&error) == Some(404) => {}
             Err(error) => return Err(DriverError::Recoverable(words(&error))),
         }
-        let arch = std::env::consts::ARCH;
-        let content = pause::image(arch).ok_or_else(|| {
-            DriverError::Fatal(format!("docker tasks cannot join their group's network on {arch}"))
-        })?;
-        let options = CreateImageOptionsBuilder::default().from_src("-").repo(REPOSITORY).tag(TAG).build();
-        let mut import =
-            Box::pin(client.create_image(Some(options), Some(bollard::body_full(content.into())), None));
-        while let Some(step) = import.next().await {
-            step.map_err(|error| {
-                DriverError::Recoverable(format!("cannot make image {image}: {}", words(&error)))
-            })?;
+        if own {
+            make_image(client, &image).await?;
+        } else {
+            self.pull_infra(&image).await?;
         }
-        Ok(())
+        Ok(image)
+    }
+
+    async fn pull_infra(&self, image: &str) -> Result<(), DriverError> {
+        let credentials = auth::find(&self.options, &Map::new(), image).await.map_err(|error| {
+            DriverError::Recoverable(format!("Failed to find docker auth for infra_image {image:?}: {error}"))
+        })?;
+        let limit = self.options.infra_image_pull_timeout;
+        let pull = Pull {
+            client: self.connection.client(limit.as_secs() + 1)?,
+            image: image.to_owned(),
+            credentials,
+            activity_limit: self.options.pull_activity_timeout,
+        };
+        let name = image.to_owned();
+        let progress: Progress = Arc::new(move |text| tracing::info!(infra_image = %name, "{text}"));
+        let pulled = self.images.pull(pull, limit, &progress).await;
+        pulled.map_err(|why| DriverError::Recoverable(format!("Failed to pull infra_image `{image}`: {why}")))
     }
 }
 
-/// The container that holds a namespace.
-fn body(task: &TaskConfig, namespace: &Path) -> ContainerCreateBody {
+/// The program that joins a namespace, as `pack` packs it.
+fn for_this_machine(pack: fn(&str) -> Option<Vec<u8>>) -> Result<Vec<u8>, DriverError> {
+    let arch = std::env::consts::ARCH;
+    pack(arch).ok_or_else(|| {
+        DriverError::Fatal(format!("docker tasks cannot join their group's network on {arch}"))
+    })
+}
+
+async fn make_image(client: &Client, image: &str) -> Result<(), DriverError> {
+    let content = for_this_machine(pause::image)?;
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(REPOSITORY).tag(TAG).build();
+    let mut import =
+        Box::pin(client.create_image(Some(options), Some(bollard::body_full(content.into())), None));
+    while let Some(step) = import.next().await {
+        step.map_err(|error| {
+            DriverError::Recoverable(format!("cannot make image {image}: {}", words(&error)))
+        })?;
+    }
+    Ok(())
+}
+
+/// The container that holds a namespace; its image is our `own`, or has to be given the program.
+fn body(task: &TaskConfig, namespace: &Path, image: String, own: bool) -> ContainerCreateBody {
     let mount = Mount {
         typ: Some(MountType::BIND),
         source: Some(namespace.display().to_string()),
@@ -182,7 +230,10 @@ fn body(task: &TaskConfig, namespace: &Path) -> ContainerCreateBody {
         ..Mount::default()
     };
     ContainerCreateBody {
-        image: Some(format!("{REPOSITORY}:{TAG}")),
+        image: Some(image),
+        // Whatever the image would run, this container waits.
+        cmd: Some(Vec::new()),
+        user: Some("0:0".to_owned()),
         entrypoint: Some(vec![pause::PROGRAM.to_owned()]),
         // Containers that join this one get its hostname.
         hostname: Some(task.network_files.hostname.clone()).filter(|name| !name.is_empty()),
@@ -194,7 +245,7 @@ fn body(task: &TaskConfig, namespace: &Path) -> ContainerCreateBody {
             cap_drop: Some(vec!["ALL".to_owned()]),
             cap_add: Some(vec!["SYS_ADMIN".to_owned()]),
             userns_mode: Some("host".to_owned()),
-            readonly_rootfs: Some(true),
+            readonly_rootfs: Some(own),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()

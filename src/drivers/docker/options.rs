@@ -15,6 +15,8 @@ use crate::model::driver_schema::Opt;
 use crate::model::driver_schema::opt;
 use crate::model::time::Span;
 
+use super::TlsFiles;
+
 /// Everything that can be configured.
 const OPTIONS: &[Opt] = &[
     opt("allow_caps", Kind::Texts),
@@ -59,6 +61,8 @@ const TLS: &[Opt] = &[opt("cert", Kind::Text), opt("key", Kind::Text), opt("ca",
 pub struct DockerOptions {
     /// `unix:///var/run/docker.sock` or `tcp://<host>:<port>`.
     pub endpoint: String,
+    /// Encrypts the way to a port.
+    pub tls: Option<TlsFiles>,
     /// May tasks mount directories of the host?
     pub volumes_enabled: bool,
     /// Put behind every mount that is ours, such as `z`.
@@ -143,6 +147,7 @@ impl Default for DockerOptions {
     fn default() -> Self {
         Self {
             endpoint: "unix:///var/run/docker.sock".to_owned(),
+            tls: None,
             volumes_enabled: false,
             selinux_label: String::new(),
             allow_privileged: false,
@@ -254,9 +259,20 @@ impl DockerOptions {
         reader.duration(&dangling, "period", &mut self.gc.dangling_period);
         reader.duration(&dangling, "creation_grace", &mut self.gc.dangling_grace);
         let tls = block(config, "tls");
-        if ["cert", "key", "ca"].iter().any(|name| !tls.text(name).is_empty()) {
-            reader.problems.push("tls to Docker is not supported; use its socket".to_owned());
+        let files = ["cert", "key", "ca"].map(|name| tls.text(name));
+        if files.iter().all(String::is_empty) {
+            return;
         }
+        if files.iter().any(String::is_empty) {
+            reader.problems.push("tls: needs all of cert, key and ca".to_owned());
+        }
+        if !self.endpoint.starts_with("tcp://") {
+            let text =
+                format!("tls: needs an endpoint tcp://<host>:<port>, which {:?} is not", self.endpoint);
+            reader.problems.push(text);
+        }
+        let [cert, key, ca] = files.map(PathBuf::from);
+        self.tls = Some(TlsFiles { cert, key, ca });
     }
 }
 
@@ -286,6 +302,7 @@ mod tests {
             "allow_runtimes": ["kata"], "pids_limit": 7, "pull_activity_timeout": "3m", "oom_score_adj": -5,
             "extra_labels": ["job_*"], "disable_log_collection": true, "infra_image": "pause:1",
             "auth": {"config": "/etc/docker.json", "helper": "ecr"},
+            "tls": {"cert": "c.pem", "key": "k.pem", "ca": "a.pem"},
             "volumes": [{"enabled": true, "selinuxlabel": "z"}],
             "logging": {"type": "journald", "config": [{"tag": "x"}]},
             "gc": {"image": false, "image_delay": "1h", "container": false,
@@ -295,6 +312,10 @@ mod tests {
         assert_eq!(options.allowed_capabilities, ["chown", "net_raw"]);
         assert_eq!((options.pids_limit, options.oom_score_adj), (Some(7), -5));
         assert_eq!(options.auth_config, Some("/etc/docker.json".into()));
+        assert_eq!(
+            options.tls,
+            Some(TlsFiles { cert: "c.pem".into(), key: "k.pem".into(), ca: "a.pem".into() })
+        );
         assert!(options.volumes_enabled && options.selinux_label == "z");
         assert_eq!(
             (options.logging.kind.as_str(), options.logging.config["tag"].as_str()),
@@ -313,6 +334,12 @@ mod tests {
         assert_eq!(problems[0], "Invalid label: No argument or block type is named \"volume\".");
         assert_eq!(problems[1], "gc: Invalid label: No argument or block type is named \"images\".");
         assert!(problems[2].starts_with("image_delay \"soon\" is not a duration"), "{problems:?}");
-        assert!(problems[3].starts_with("tls to Docker is not supported"));
+        assert_eq!(
+            problems[3..],
+            [
+                "tls: needs all of cert, key and ca",
+                "tls: needs an endpoint tcp://<host>:<port>, which \"unix:///var/run/docker.sock\" is not",
+            ]
+        );
     }
 }

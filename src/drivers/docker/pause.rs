@@ -91,14 +91,23 @@ pub(super) fn program(arch: &str) -> Option<Vec<u8>> {
 
 /// The image as Docker imports it; `None` as for [`program`].
 pub(super) fn image(arch: &str) -> Option<Vec<u8>> {
-    let program = program(arch)?;
+    // The second is where the namespace is mounted.
+    pack(&[(PROGRAM, &program(arch)?), (NAMESPACE, &[])])
+}
+
+/// The program alone, for a container of another image.
+pub(super) fn addition(arch: &str) -> Option<Vec<u8>> {
+    pack(&[(PROGRAM, &program(arch)?)])
+}
+
+fn pack(files: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, content) in [(PROGRAM, program.as_slice()), (NAMESPACE, &[])] {
+    for (name, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
         header.set_cksum();
-        archive.append_data(&mut header, name.trim_start_matches('/'), content).ok()?;
+        archive.append_data(&mut header, name.trim_start_matches('/'), *content).ok()?;
     }
     archive.into_inner().ok()
 }

@@ -1,5 +1,6 @@
 //! A plugin as a driver like any other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,17 +16,22 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 use tonic::Status;
 
+use crate::drivers::CpuShare;
 use crate::drivers::Driver;
 use crate::drivers::DriverError;
 use crate::drivers::ExitStatus;
+use crate::drivers::ProcessStats;
 use crate::drivers::Progress;
 use crate::drivers::Started;
 use crate::drivers::TaskConfig;
 use crate::drivers::TaskHandle;
 use crate::drivers::TaskStats;
+use crate::drivers::network::MadeNetwork;
 use crate::drivers::session::ExecRequest;
 use crate::drivers::session::ExecSession;
 use crate::drivers::supervisor::Supervisor;
+use crate::drivers::usage;
+use crate::model::id::AllocId;
 use crate::model::node::DriverInfo;
 
 use super::keeper::Keeper;
@@ -230,6 +236,41 @@ impl Driver for PluginDriver {
         self.keeper.about().capabilities.network_isolation_modes().any(|mode| mode == Mode::Group)
     }
 
+    fn makes_networks(&self) -> bool {
+        self.keeper.about().capabilities.must_create_network
+    }
+
+    // A name is for whoever makes the namespace to set.
+    fn sets_hostname(&self) -> bool {
+        self.makes_networks()
+    }
+
+    async fn make_network(&self, alloc: AllocId, hostname: &str) -> Result<MadeNetwork, DriverError> {
+        let live = self.live().await?;
+        let request =
+            proto::CreateNetworkRequest { alloc_id: alloc.to_string(), hostname: hostname.to_owned() };
+        let answer = self.within(CALL_LIMIT, live.driver.clone().create_network(request)).await;
+        let spec = answer.map_err(|status| self.failed(&status))?.isolation_spec.unwrap_or_default();
+        if spec.path.is_empty() {
+            let text = format!("driver {} made a network without saying where", self.name);
+            return Err(DriverError::Fatal(text));
+        }
+        Ok(MadeNetwork { driver: self.name.clone(), path: spec.path.into(), labels: spec.labels })
+    }
+
+    async fn remove_network(&self, alloc: AllocId, made: &MadeNetwork) -> Result<(), DriverError> {
+        let live = self.live().await?;
+        let request = proto::DestroyNetworkRequest {
+            alloc_id: alloc.to_string(),
+            isolation_spec: Some(task::spec_of(made)),
+        };
+        match self.within(CALL_LIMIT, live.driver.clone().destroy_network(request)).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code() == Code::NotFound => Ok(()),
+            Err(status) => Err(self.failed(&status)),
+        }
+    }
+
     async fn fingerprint(&self) -> DriverInfo {
         self.keeper.health(HEALTH_LIMIT).await
     }
@@ -261,7 +302,8 @@ impl Driver for PluginDriver {
         let nowhere = nowhere();
         let (stdout, stderr) = output.as_ref().map_or((&*nowhere, &*nowhere), Output::paths);
         let options = types::encode(&options);
-        let task = task::describe(config, Own { options, stdout, stderr, own_root: self.own_root() });
+        let task =
+            task::describe(config, &self.name, Own { options, stdout, stderr, own_root: self.own_root() });
         self.keeper.listen(&id, progress);
         match self.start_task(task).await {
             Ok(answer) => {
@@ -419,6 +461,8 @@ fn read_stats(stats: &proto::TaskStats) -> TaskStats {
     let (memory, cpu) = (usage.memory.unwrap_or_default(), usage.cpu.unwrap_or_default());
     let bytes = |field, value| memory.measured_fields().any(|measured| measured == field).then_some(value);
     let times = |field, value| cpu.measured_fields().any(|measured| measured == field).then_some(value);
+    let percent =
+        |field, value: f64| cpu.measured_fields().any(|measured| measured == field).then_some(value);
     TaskStats {
         throttled_periods: times(CpuFields::ThrottledPeriods, cpu.throttled_periods),
         throttled_ns: times(CpuFields::ThrottledTime, cpu.throttled_time),
@@ -429,18 +473,22 @@ fn read_stats(stats: &proto::TaskStats) -> TaskStats {
         max_usage_bytes: bytes(MemoryFields::MaxUsage, memory.max_usage),
         kernel_bytes: bytes(MemoryFields::KernelUsage, memory.kernel_usage),
         max_kernel_bytes: bytes(MemoryFields::KernelMaxUsage, memory.kernel_max_usage),
+        present: percent(CpuFields::Percent, cpu.percent).map(|whole| CpuShare {
+            percent: whole,
+            user: percent(CpuFields::UserMode, cpu.user_mode),
+            system: percent(CpuFields::SystemMode, cpu.system_mode),
+            ticks: percent(CpuFields::TotalTicks, cpu.total_ticks),
+        }),
         ..of_kernel(pids)
     }
 }
 
 /// The protocol has shares of the moment only; the time since the start is the kernel's to tell.
 fn of_kernel(pids: Vec<i32>) -> TaskStats {
-    let ticks = procfs::ticks_per_second().max(1);
-    let time = |pid: &i32| {
-        let stat = procfs::process::Process::new(*pid).ok()?.stat().ok()?;
-        Some((stat.utime + stat.stime) * (1_000_000_000 / ticks))
-    };
-    TaskStats { cpu_time_ns: pids.iter().filter_map(time).sum(), pids, ..TaskStats::default() }
+    let looked = pids.iter().filter_map(|pid| Some((*pid, usage::of_process(*pid)?)));
+    let processes: BTreeMap<i32, ProcessStats> = looked.collect();
+    let cpu_time_ns = processes.values().map(|process| process.user_ns + process.system_ns).sum();
+    TaskStats { cpu_time_ns, pids, processes, ..TaskStats::default() }
 }
 
 #[cfg(test)]
@@ -454,6 +502,24 @@ mod tests {
         assert_eq!(exit_status(result(137, 9, true), String::new()).message, "OOM Killed");
         assert_eq!(exit_status(result(1, 0, false), "no image".into()).message, "no image");
         assert_eq!(exit_status(result(0, 15, false), String::new()).signal, 15);
+    }
+
+    #[test]
+    fn what_the_plugin_measures_is_taken_and_nothing_else() {
+        let usage = |measured: &[CpuFields]| {
+            let cpu = proto::CpuUsage {
+                percent: 12.5,
+                total_ticks: 250.0,
+                user_mode: 10.0,
+                measured_fields: measured.iter().map(|field| i32::from(*field)).collect(),
+                ..proto::CpuUsage::default()
+            };
+            let usage = proto::TaskResourceUsage { cpu: Some(cpu), memory: None };
+            read_stats(&proto::TaskStats { agg_resource_usage: Some(usage), ..proto::TaskStats::default() })
+        };
+        let told = usage(&[CpuFields::Percent, CpuFields::TotalTicks]).present.unwrap();
+        assert_eq!((told.percent, told.ticks, told.user), (12.5, Some(250.0), None));
+        assert_eq!(usage(&[CpuFields::UserMode]).present, None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::drivers::Propagation;
 use crate::drivers::TaskConfig;
 use crate::drivers::TaskId;
+use crate::drivers::network::MadeNetwork;
 use crate::model::network::Network;
 use crate::model::network::Port;
 
@@ -33,9 +34,8 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The whole task.
-pub fn describe(config: &TaskConfig, own: Own<'_>) -> proto::TaskConfig {
-    let variable = |name: &str| config.env.get(name).cloned().unwrap_or_default();
+/// The whole task, for this driver.
+pub fn describe(config: &TaskConfig, driver: &str, own: Own<'_>) -> proto::TaskConfig {
     proto::TaskConfig {
         id: id_of(&config.id),
         name: config.id.task.clone(),
@@ -51,19 +51,44 @@ pub fn describe(config: &TaskConfig, own: Own<'_>) -> proto::TaskConfig {
         stdout_path: text(own.stdout),
         stderr_path: text(own.stderr),
         task_group_name: config.group.clone(),
-        job_name: config.job.clone(),
+        job_name: config.job_name.clone(),
         alloc_id: config.id.alloc.to_string(),
-        network_isolation_spec: config.network_namespace.as_ref().map(|path| proto::NetworkIsolationSpec {
-            mode: proto::network_isolation_spec::Mode::Group.into(),
-            path: text(path),
-            ..proto::NetworkIsolationSpec::default()
+        network_isolation_spec: config.network_namespace.as_ref().map(|path| isolation(config, path, driver)),
+        dns: config.network_files.dns.as_ref().map(|dns| proto::DnsConfig {
+            servers: dns.servers.clone(),
+            searches: dns.searches.clone(),
+            options: dns.options.clone(),
         }),
-        dns: None,
         job_id: config.job.clone(),
         namespace: config.namespace.clone(),
         node_name: config.node_name.clone(),
-        node_id: String::new(),
-        parent_job_id: variable("NOMAD_JOB_PARENT_ID"),
+        node_id: config.node_id.clone(),
+        parent_job_id: config.parent_job.clone(),
+    }
+}
+
+/// The namespace of the task's group: as the driver knows it, if it has made it.
+fn isolation(config: &TaskConfig, path: &Path, driver: &str) -> proto::NetworkIsolationSpec {
+    let files = &config.network_files;
+    let made = files
+        .made
+        .clone()
+        .filter(|made| made.driver == driver)
+        .unwrap_or_else(|| MadeNetwork { path: path.to_owned(), ..MadeNetwork::default() });
+    let hosts = proto::HostsConfig { hostname: files.hostname.clone(), address: files.address.clone() };
+    proto::NetworkIsolationSpec {
+        hosts_config: Some(hosts).filter(|hosts| !hosts.address.is_empty()),
+        ..spec_of(&made)
+    }
+}
+
+/// A namespace that a driver has made, in its own words.
+pub fn spec_of(made: &MadeNetwork) -> proto::NetworkIsolationSpec {
+    proto::NetworkIsolationSpec {
+        mode: proto::network_isolation_spec::Mode::Group.into(),
+        path: text(&made.path),
+        labels: made.labels.clone(),
+        hosts_config: None,
     }
 }
 
@@ -113,6 +138,12 @@ fn resources(config: &TaskConfig) -> proto::Resources {
             cpu_shares: grant.cpu.cpu_shares,
             memory_limit_bytes: memory_mb << 20,
             cpuset_cpus: cores.join(","),
+            // The task's part of the whole machine.
+            percent_ticks: if config.node_mhz > 0 {
+                grant.cpu.cpu_shares as f64 / config.node_mhz as f64
+            } else {
+                0.0
+            },
             ..proto::LinuxResources::default()
         }),
         ports: config

@@ -35,6 +35,15 @@ pub(super) enum Dependency {
     Variables { prefix: String, namespace: String },
     /// A file, by its path on the host.
     File(String),
+    /// A question to Consul's HTTP API: path and query.
+    Consul(String),
+}
+
+impl Dependency {
+    /// Nobody tells when it changes: it is looked at again and again.
+    pub(super) fn is_polled(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Consul(_))
+    }
 }
 
 /// What is known about a dependency.
@@ -46,6 +55,8 @@ pub(super) enum Answer {
     Variable(Option<Variable>),
     Variables(Vec<VariableMeta>),
     File(String),
+    /// Null: there is no such thing.
+    Consul(serde_json::Value),
 }
 
 /// What a rendering can see.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use sha2::Digest;
 use sha2::Sha256;
 
+use super::consul;
 use super::data;
 use super::engine::Answer as Known;
 use super::engine::Dependency;
@@ -32,31 +33,6 @@ use crate::gotemplate::value::Object;
 use crate::gotemplate::value::Value;
 use crate::model::service::ServiceRegistration;
 
-/// Functions that need a Consul.
-const CONSUL: [&str; 22] = [
-    "byKey",
-    "byMeta",
-    "caLeaf",
-    "caRoots",
-    "connect",
-    "datacenters",
-    "explode",
-    "exportedServices",
-    "key",
-    "keyExists",
-    "keyExistsGet",
-    "keyOrDefault",
-    "ls",
-    "node",
-    "nodes",
-    "partitions",
-    "peerings",
-    "safeLs",
-    "safeTree",
-    "service",
-    "services",
-    "tree",
-];
 /// Functions that need a Vault.
 const VAULT: [&str; 3] = ["pkiCert", "secret", "secrets"];
 /// Functions that Nomad has, and that would let a template reach out of its box.
@@ -85,10 +61,7 @@ pub(super) fn all(stage: &Stage) -> Functions<'_> {
         found.cloned()
     };
     sprig::add(&mut functions, stage.scene.now.to_chrono(), lookup);
-    for name in CONSUL {
-        functions
-            .bind(name, |_| Err(Failure::called("Consul is not configured; use nomadService or nomadVar")));
-    }
+    consul::add(&mut functions, stage);
     for name in VAULT {
         functions.bind(name, |_| Err(Failure::called("Vault is not configured; use nomadVar")));
     }

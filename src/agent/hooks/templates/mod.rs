@@ -1,6 +1,7 @@
 //! Templates: renders the files of a task before it starts, keeps them current, and says what the task must be told
 //! when they change.
 
+mod consul;
 mod data;
 mod engine;
 mod env;

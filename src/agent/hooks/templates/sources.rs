@@ -13,6 +13,7 @@ use super::engine::Dependency;
 use super::engine::Scene;
 use super::read_bounded;
 use super::read_text;
+use crate::agent::consul::ConsulError;
 use crate::agent::hooks::Catalog;
 use crate::agent::hooks::HookError;
 use crate::agent::hooks::TemplateContext;
@@ -20,8 +21,8 @@ use crate::agent::hooks::TemplateOptions;
 use crate::clock::Clock;
 use crate::drivers::TaskDirs;
 
-/// How often files that templates read are looked at.
-const FILE_POLL: Duration = Duration::from_secs(2);
+/// How often files that templates read, and Consul, are looked at.
+const POLL: Duration = Duration::from_secs(2);
 /// When a catalog that did not answer is asked again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -38,7 +39,7 @@ pub(super) struct Sources {
     known: Arc<BTreeMap<Dependency, Answer>>,
     /// The catalog's index that the oldest answer was read at.
     index: u64,
-    files_read: Instant,
+    polled_at: Instant,
     /// The catalog did not answer; it is asked again then.
     retry_at: Option<Instant>,
 }
@@ -71,7 +72,7 @@ impl Sources {
             options: context.options.clone(),
             known: Arc::default(),
             index: 0,
-            files_read: Instant::now(),
+            polled_at: Instant::now(),
             retry_at: None,
         }
     }
@@ -103,6 +104,7 @@ impl Sources {
                 format!("nomad.var.list({prefix}@{})", self.within(namespace))
             }
             Dependency::File(path) => format!("file({path})"),
+            Dependency::Consul(path) => format!("consul({path})"),
         }
     }
 
@@ -158,9 +160,21 @@ impl Sources {
                 (index, Answer::Variables(found))
             }
             Dependency::File(path) => return self.read(path),
+            Dependency::Consul(path) => return self.ask_consul(path).await,
         };
         self.index = if self.index == 0 { index } else { self.index.min(index) };
         Ok(answer)
+    }
+
+    async fn ask_consul(&self, path: &str) -> Result<Answer, HookError> {
+        let Some(consul) = &self.options.consul else {
+            return Err(HookError::fatal("Consul is not configured"));
+        };
+        match consul.get(path).await {
+            Ok(json) => Ok(Answer::Consul(json)),
+            Err(ConsulError::Refused { status: 404, .. }) => Ok(Answer::Consul(serde_json::Value::Null)),
+            Err(error) => Err(HookError::recoverable(error.to_string())),
+        }
     }
 
     fn read(&self, path: &str) -> Result<Answer, HookError> {
@@ -186,15 +200,16 @@ impl Sources {
         self.catalog.changed(self.index).await
     }
 
-    /// Waits until something in `used` may have changed: `Some` index of the catalog, `None` for files. Cancel-safe.
+    /// Waits until something in `used` may have changed: `Some` index of the catalog, `None` for what is polled.
+    /// Cancel-safe.
     pub(super) async fn wait(&self, used: &BTreeSet<Dependency>) -> Option<u64> {
-        let files = used.iter().any(|each| matches!(each, Dependency::File(_)));
-        let catalog = used.iter().any(|each| !matches!(each, Dependency::File(_)));
+        let polled = used.iter().any(Dependency::is_polled);
+        let catalog = used.iter().any(|each| !each.is_polled());
         let again = self.retry_at.unwrap_or_else(Instant::now);
         tokio::select! {
             seen = self.catalog.changed(self.index), if catalog => Some(seen),
             () = tokio::time::sleep_until(again), if self.retry_at.is_some() => Some(self.index),
-            () = tokio::time::sleep_until(self.files_read + FILE_POLL), if files => None,
+            () = tokio::time::sleep_until(self.polled_at + POLL), if polled => None,
             else => std::future::pending().await,
         }
     }
@@ -208,7 +223,7 @@ impl Sources {
         let mut changed = BTreeSet::new();
         let mut failed = false;
         for dependency in used {
-            if matches!(dependency, Dependency::File(_)) != seen.is_none() {
+            if dependency.is_polled() != seen.is_none() {
                 continue;
             }
             // Errors leave the last answer in place: a task goes on with what it has.
@@ -227,7 +242,7 @@ impl Sources {
                 self.index = index;
                 self.retry_at = failed.then(|| Instant::now() + RETRY);
             }
-            None => self.files_read = Instant::now(),
+            None => self.polled_at = Instant::now(),
         }
         changed
     }

@@ -317,3 +317,70 @@ proptest::proptest! {
         let _ = env::parse(&text);
     }
 }
+
+#[test]
+fn functions_of_consul_need_a_consul() {
+    let error = render("{{ key \"a\" }}", &Options::default(), "(dynamic)", &scene()).unwrap_err();
+    assert!(error.ends_with("Consul is not configured; use nomadService or nomadVar"), "{error}");
+}
+
+#[test]
+fn functions_of_consul_ask_and_read_its_answers() {
+    let client = crate::agent::consul::Client::new(crate::agent::consul::ConsulOptions::default()).unwrap();
+    let options = TemplateOptions { consul: Some(client), ..TemplateOptions::default() };
+    let answers = [
+        ("/v1/kv/a/b%20c?dc=east", serde_json::json!([{"Key": "a/b c", "Value": "eA=="}])),
+        ("/v1/kv/none", serde_json::Value::Null),
+        (
+            "/v1/kv/t/?recurse=true",
+            serde_json::json!([
+                {"Key": "t/"}, {"Key": "t/one/k", "Value": "MQ=="}, {"Key": "t/two/k", "Value": "Mg=="},
+            ]),
+        ),
+        (
+            "/v1/health/service/web?tag=v1",
+            serde_json::json!([
+                {"Node": {"Address": "10.0.0.1"}, "Service": {"Port": 1}, "Checks": [{"Status": "passing"}]},
+                {"Node": {"Address": "10.0.0.2"}, "Service": {"Port": 2}, "Checks": [{"Status": "passing"}, {"Status": "critical"}]},
+            ]),
+        ),
+        (
+            "/v1/health/service/web",
+            serde_json::json!([
+                {"Node": {"Address": "10.0.0.2"}, "Service": {"Address": "10.1.1.1", "Port": 2}, "Checks": [{"Status": "warning"}]},
+            ]),
+        ),
+        ("/v1/catalog/services", serde_json::json!({"web": ["v1"], "db": []})),
+        ("/v1/catalog/datacenters", serde_json::json!(["dc1", "dc2"])),
+        (
+            "/v1/catalog/node/n1",
+            serde_json::json!({"Node": {"Node": "n1", "Address": "10.0.0.3"}, "Services": {}}),
+        ),
+    ];
+    let known = answers.map(|(path, json)| (Dependency::Consul(path.to_owned()), Answer::Consul(json)));
+    let scene = Scene { known: Arc::new(known.into()), options: Arc::new(options), ..scene() };
+    for (text, expected) in [
+        ("{{ key \"a/b c@east\" }}", "x"),
+        ("{{ keyOrDefault \"none\" \"d\" }} {{ keyExists \"none\" }}", "d false"),
+        (
+            "{{ range $k, $p := tree \"t\" | byKey }}{{ $k }}:{{ range $n, $v := $p }}{{ $n }}={{ $v.Value }} {{ end }}{{ end }}",
+            "one:k=1 two:k=2 ",
+        ),
+        ("{{ len (ls \"t\") }}", "0"),
+        ("{{ range service \"v1.web\" }}{{ .Address }}:{{ .Port }}{{ end }}", "10.0.0.1:1"),
+        (
+            "{{ len (service \"web\") }}{{ range service \"web|any\" }} {{ .Address }} {{ .Status }}{{ end }}",
+            "0 10.1.1.1 warning",
+        ),
+        ("{{ range services }}{{ .Name }} {{ end }}", "db web "),
+        ("{{ datacenters | join \",\" }}", "dc1,dc2"),
+        ("{{ with node \"n1\" }}{{ .Node.Address }}{{ end }}", "10.0.0.3"),
+    ] {
+        let rendering = render(text, &Options::default(), "(dynamic)", &scene).unwrap();
+        assert_eq!((rendering.text.as_str(), rendering.missing.len()), (expected, 0), "{text}");
+    }
+    let rendering = render("{{ key \"none\" }}", &Options::default(), "(dynamic)", &scene).unwrap();
+    assert_eq!(rendering.missing.len(), 1, "a key that is not there is waited for");
+    let error = render("{{ caRoots }}", &Options::default(), "(dynamic)", &scene).unwrap_err();
+    assert!(error.ends_with("caRoots is not available in Herder"), "{error}");
+}
