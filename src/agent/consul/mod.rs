@@ -6,6 +6,7 @@
 mod client;
 #[cfg(test)]
 #[path = "../../../tests/support/consul.rs"]
+#[expect(dead_code, reason = "the end-to-end tests need more of it")]
 pub(in crate::agent) mod fake;
 pub mod fingerprint;
 mod sync;
