@@ -152,6 +152,17 @@ pub struct AgentHandle {
     core: AbortOnDropHandle<()>,
 }
 
+/// The ledger, and the ids of the node and of the machine's boot.
+fn recall(memory: Memory, dice: &mut Dice) -> Result<(Ledger, NodeId, String), AgentError> {
+    match memory {
+        Memory::DataDir(dir) => {
+            let node = persistent_node_id(&dir, dice)?;
+            Ok((Ledger::open(&dir)?, node, boot_id()))
+        }
+        Memory::Given { node, boot_id, ledger } => Ok((ledger, node, boot_id)),
+    }
+}
+
 impl Agent {
     /// Takes up what the last agent on this machine left running, then registers and follows the cluster's orders.
     /// Returns as soon as the local part is done; the store need not answer.
@@ -167,13 +178,7 @@ impl Agent {
     ) -> Result<AgentHandle, AgentError> {
         let mut dice = config.seed.map_or_else(Dice::random, Dice::seeded);
         let session_id = uuid::Builder::from_random_bytes(dice.bytes()).into_uuid().to_string();
-        let (ledger, node, boot_id) = match config.memory {
-            Memory::DataDir(dir) => {
-                let node = persistent_node_id(&dir, &mut dice)?;
-                (Ledger::open(&dir)?, node, boot_id())
-            }
-            Memory::Given { node, boot_id, ledger } => (ledger, node, boot_id),
-        };
+        let (ledger, node, boot_id) = recall(config.memory, &mut dice)?;
         ledger.update_meta(|meta| meta.begin(config.volatile_cluster)).await?;
         let identity = Identity { node, boot_id, session_id };
         let outbox = Outbox::new(Arc::clone(&clock));
