@@ -127,7 +127,8 @@ async fn a_task_among_the_hosts_processes_cannot_look_through_those_of_its_user(
     use std::os::unix::process::CommandExt;
     let neighbour = Neighbour(Command::new("sleep").arg("1000").uid(65534).gid(65534).spawn().unwrap());
     let pid = neighbour.0.id();
-    let look = format!("ls /proc/{pid}/root/etc && echo root; head -c 1 /proc/{pid}/environ && echo environ; true");
+    let look =
+        format!("ls /proc/{pid}/root/etc && echo root; head -c 1 /proc/{pid}/environ && echo environ; true");
     let script = format!(
         "test -d /proc/{pid} && echo seen; {look}; \
          mkdir /local/d && echo x > /local/f && mv /local/f /local/d/f && ln /local/d/f /local/g && echo moved; \
