@@ -239,6 +239,10 @@ impl AgentConfig {
         beneath(&mut client.alloc_dir, "alloc");
         beneath(&mut client.alloc_mounts_dir, "alloc_mounts");
         beneath(&mut self.plugin_dir, "plugins");
+        // Tasks are started by processes that stand elsewhere.
+        for volume in client.host_volume.values_mut().filter(|volume| !volume.path.as_os_str().is_empty()) {
+            volume.path = std::path::absolute(&volume.path).unwrap_or_else(|_| volume.path.clone());
+        }
         // The older way to say it, still found in many tutorials.
         if client
             .options

@@ -152,17 +152,6 @@ pub struct AgentHandle {
     core: AbortOnDropHandle<()>,
 }
 
-/// The ledger, and the ids of the node and of the machine's boot.
-fn recall(memory: Memory, dice: &mut Dice) -> Result<(Ledger, NodeId, String), AgentError> {
-    match memory {
-        Memory::DataDir(dir) => {
-            let node = persistent_node_id(&dir, dice)?;
-            Ok((Ledger::open(&dir)?, node, boot_id()))
-        }
-        Memory::Given { node, boot_id, ledger } => Ok((ledger, node, boot_id)),
-    }
-}
-
 impl Agent {
     /// Takes up what the last agent on this machine left running, then registers and follows the cluster's orders.
     /// Returns as soon as the local part is done; the store need not answer.
@@ -178,7 +167,10 @@ impl Agent {
     ) -> Result<AgentHandle, AgentError> {
         let mut dice = config.seed.map_or_else(Dice::random, Dice::seeded);
         let session_id = uuid::Builder::from_random_bytes(dice.bytes()).into_uuid().to_string();
-        let (ledger, node, boot_id) = recall(config.memory, &mut dice)?;
+        let (node, ledger, boot_id) = match config.memory {
+            Memory::DataDir(dir) => (persistent_node_id(&dir, &mut dice)?, Ledger::open(&dir)?, boot_id()),
+            Memory::Given { node, boot_id, ledger } => (node, ledger, boot_id),
+        };
         ledger.update_meta(|meta| meta.begin(config.volatile_cluster)).await?;
         let identity = Identity { node, boot_id, session_id };
         let outbox = Outbox::new(Arc::clone(&clock));
@@ -194,14 +186,13 @@ impl Agent {
             contact: contact_seen.clone(),
         };
         workload.open(context).await?;
-        let info = Arc::new(NodeInfo { id: node, ..config.info });
         let live = NodeLive {
             boot_id: identity.boot_id.clone(),
             session_id: identity.session_id.clone(),
             version: config.version,
-            http_addr: info.http_addr.clone(),
+            http_addr: config.info.http_addr.clone(),
         };
-        let (info, info_seen) = watch::channel(info);
+        let (info, info_seen) = watch::channel(Arc::new(NodeInfo { id: node, ..config.info }));
         let (lease, lease_seen) = watch::channel(Lease::None);
         let lost = Arc::new(Notify::new());
         let registrar = Registrar {

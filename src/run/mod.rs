@@ -136,7 +136,11 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, Run
     };
     if process.config.server.enabled {
         process.mirror();
-        process.server().await?;
+        // It waits for a store that is away, and may be told to end meanwhile.
+        tokio::select! {
+            begun = process.server() => begun?,
+            _ = signals.next(console) => return Ok(1),
+        }
     }
     let client = if process.config.client.enabled { Some(process.client().await?) } else { None };
     let api = process.api(client.as_ref());

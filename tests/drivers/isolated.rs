@@ -6,6 +6,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use herder::drivers::DriverError;
+use herder::drivers::Mount;
+use herder::drivers::Propagation;
 use herder::drivers::users::Denied;
 use serde_json::Value;
 use serde_json::json;
@@ -345,6 +347,22 @@ async fn commands_run_with_the_tasks_view_and_rights() {
     assert_eq!(code, 0, "{output}");
     assert!(output.starts_with("65534\n"), "{output}");
     assert!(output.contains("hello\nsleep\nCapBnd:\t00000000a80405fb\n"), "{output}");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_is_gone_is_named() {
+    let mut bench = Bench::new("exec", shell("ls /data"));
+    let from = bench.dir.path().join("volume");
+    bench.config.mounts.push(Mount {
+        from: from.clone(),
+        to: "/data".into(),
+        read_only: false,
+        propagation: Propagation::Private,
+        selinux_label: String::new(),
+    });
+    let error = bench.try_start().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("open {}: No such file or directory", from.display())), "{error}");
     bench.finish().await;
 }
 

@@ -330,3 +330,50 @@ fn a_dev_agent_that_was_killed_begins_anew_in_its_directory() {
         (!dirs.into_iter().any(|dir| dir.starts_with(&task))).then_some(())
     });
 }
+
+const RESTARTING: &str = r#"
+job "restarting" {
+  group "g" {
+    restart {
+      attempts = 5
+      delay    = "100ms"
+    }
+    task "t" {
+      driver = "raw_exec"
+      config {
+        command = "/bin/sh"
+        args    = ["-c", "echo run >> $NOMAD_ALLOC_DIR/data/runs; until rm $NOMAD_ALLOC_DIR/data/go 2>/dev/null; do sleep 0.1; done"]
+      }
+      resources {
+        cpu    = 20
+        memory = 16
+      }
+    }
+  }
+}
+"#;
+
+#[test]
+fn an_agent_looks_after_its_tasks_although_etcd_was_away_when_it_started() {
+    let mut etcd = Etcd::cluster(1);
+    let server = Agent::start(&["-server"], &cluster_config(&etcd, "s0", ""));
+    let config = cluster_config(&etcd, "n0", "client {\n  network_interface = \"lo\"\n}\n");
+    let client = Agent::start(&["-client"], &config);
+    run(&server, "restarting", RESTARTING);
+    let id = alloc_in(&server, "restarting", "running");
+    etcd.kill(0);
+    let client = Agent::start_in(client.kill(), &["-client"], &config);
+    let data = client.dir.path().join("data/alloc").join(&id).join("alloc/data");
+    let runs = || std::fs::read_to_string(data.join("runs")).unwrap_or_default().lines().count();
+    assert_eq!(runs(), 1, "the task went on");
+    std::fs::write(data.join("go"), "").expect("the agent's own directory");
+    eventually("the task has been restarted without etcd", || (runs() == 2).then_some(()));
+    etcd.restart(0);
+    eventually("the cluster has heard of it", || {
+        let alloc = server.cli(&["operator", "api", &format!("/v1/allocation/{id}")]);
+        let alloc: serde_json::Value = serde_json::from_str(&alloc.stdout).ok()?;
+        (alloc["TaskStates"]["t"]["Restarts"] == 1 && alloc["ClientStatus"] == "running").then_some(())
+    });
+    server.ok(&["job", "stop", "-detach", "-purge", "restarting"]);
+    eventually("the work ended", || server.allocs("restarting").is_empty().then_some(()));
+}
