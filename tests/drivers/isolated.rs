@@ -111,6 +111,43 @@ async fn a_task_among_the_hosts_processes_cannot_end_them() {
     victim.finish().await;
 }
 
+/// A process of the host that is ended with the test.
+struct Neighbour(std::process::Child);
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // Ended already: fine.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// By `/proc/<pid>/root` of a process of the same user a task would reach the host's files. Needs a kernel with
+/// Landlock.
+#[tokio::test]
+async fn a_task_among_the_hosts_processes_cannot_look_through_those_of_its_user() {
+    use std::os::unix::process::CommandExt;
+    let neighbour = Neighbour(Command::new("sleep").arg("1000").uid(65534).gid(65534).spawn().unwrap());
+    let pid = neighbour.0.id();
+    let look =
+        format!("ls /proc/{pid}/root/etc && echo root; head -c 1 /proc/{pid}/environ && echo environ; true");
+    let script = format!(
+        "test -d /proc/{pid} && echo seen; {look}; \
+         mkdir /local/d && echo x > /local/f && mv /local/f /local/d/f && ln /local/d/f /local/g && echo moved; \
+         cat /proc/self/environ > /dev/null && echo own; sleep 1000"
+    );
+    let mut bench = Bench::new("exec", shell(&script));
+    bench.config.config.insert("pid_mode".to_owned(), json!("host"));
+    let handle = bench.start().await;
+    bench.wait_for_log("stdout", "own\n").await;
+    assert_eq!(bench.log("stdout"), "seen\nmoved\nown\n", "{}", bench.log("stderr"));
+    let command = ["/bin/sh", "-c", look.as_str()].map(str::to_owned);
+    let (code, said) = bench.driver.exec(&handle, &command, Duration::from_secs(30)).await.unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(code == 0 && !said.contains("root\n") && !said.contains("environ\n"), "{said}");
+    bench.finish().await;
+}
+
 #[tokio::test]
 async fn links_in_command_and_work_dir_stay_inside() {
     let outside = tempfile::tempdir().unwrap();

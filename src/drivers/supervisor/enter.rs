@@ -26,6 +26,7 @@ use nix::unistd::pipe2;
 
 use super::child;
 use super::child::Streams;
+use super::landlock;
 use super::spec;
 use super::spec::ExecReply;
 use super::spec::ExecSpec;
@@ -53,7 +54,13 @@ pub(super) fn enter(spec: &mut ExecSpec) -> Result<(), String> {
     if let Err(error) = spec.cgroups.join() {
         return Err(error.to_string());
     }
-    enter_namespaces(&task, spec.isolated)
+    let processes = |of: &str| fs::read_link(format!("/proc/{of}/ns/pid")).ok();
+    let among_all = spec.isolated && processes("self") == processes(&spec.task.pid.to_string());
+    enter_namespaces(&task, spec.isolated)?;
+    if among_all {
+        landlock::keep_apart().map_err(|error| format!("cannot keep processes apart: {error}"))?;
+    }
+    Ok(())
 }
 
 fn run(mut spec: ExecSpec, connection: &UnixStream) -> Result<ExecReply, String> {

@@ -5,6 +5,7 @@
 mod child;
 mod enter;
 mod frames;
+mod landlock;
 mod relay;
 mod root;
 mod run;

@@ -22,6 +22,7 @@ use nix::unistd::chroot;
 use nix::unistd::fchdir;
 use nix::unistd::pivot_root;
 
+use super::landlock;
 use super::spec::Bind;
 use super::spec::Isolation;
 
@@ -91,7 +92,8 @@ pub(super) fn enter(isolation: &Isolation) -> Result<(), String> {
         step("pivot_root", pivot_root(".", "."))?;
         step("drop the old root", umount2(".", MntFlags::MNT_DETACH))?;
     }
-    step("chdir /", nix::unistd::chdir("/"))
+    step("chdir /", nix::unistd::chdir("/"))?;
+    if isolation.private_pids { Ok(()) } else { io_step("keep processes apart", landlock::keep_apart()) }
 }
 
 fn step<T>(what: &str, result: nix::Result<T>) -> Result<T, String> {
