@@ -189,14 +189,13 @@ impl Agent {
             contact: contact_seen.clone(),
         };
         workload.open(context).await?;
-        let info = Arc::new(NodeInfo { id: node, ..config.info });
+        let (info, info_seen) = watch::channel(Arc::new(NodeInfo { id: node, ..config.info }));
         let live = NodeLive {
             boot_id: identity.boot_id.clone(),
             session_id: identity.session_id.clone(),
             version: config.version,
-            http_addr: info.http_addr.clone(),
+            http_addr: info.borrow().http_addr.clone(),
         };
-        let (info, info_seen) = watch::channel(info);
         let (lease, lease_seen) = watch::channel(Lease::None);
         let lost = Arc::new(Notify::new());
         let registrar = Registrar {
