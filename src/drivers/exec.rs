@@ -259,6 +259,7 @@ fn volume_binds(config: &TaskConfig) -> Result<Vec<Bind>, DriverError> {
             to: mount.to.clone(),
             read_only: mount.read_only,
             follows_host: mount.propagation == Propagation::HostToTask,
+            required: true,
         })
     };
     config.mounts.iter().map(bind).collect()

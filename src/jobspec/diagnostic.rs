@@ -54,8 +54,9 @@ impl Diagnostic {
         summary: impl Into<String>,
         detail: impl Into<String>,
     ) -> Self {
+        let span = within(&source.text, &span);
         let (line, column) = position(&source.text, span.start);
-        let (end_line, end_column) = position(&source.text, span.end.max(span.start));
+        let (end_line, end_column) = position(&source.text, span.end);
         Self {
             severity: Severity::Error,
             summary: summary.into(),
@@ -132,6 +133,13 @@ impl fmt::Display for Diagnostic {
         f.write_str(&self.summary)?;
         if self.detail.is_empty() { Ok(()) } else { write!(f, "; {}", self.detail) }
     }
+}
+
+/// The part of a range that is inside the text, made of whole characters.
+fn within(text: &str, span: &Range<usize>) -> Range<usize> {
+    let start = (0..=span.start.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = span.end.clamp(start, text.len());
+    start..(end..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }
 
 /// Line and column of a byte offset, both from 1; a column is a character, not a byte.

@@ -22,15 +22,20 @@ pub(super) fn is_file(value: &Value) -> bool {
     let is_bodies = |value: &Value| {
         value.is_object() || value.as_array().is_some_and(|all| all.iter().all(Value::is_object))
     };
-    let job = value.get("job").and_then(Value::as_object);
-    job.is_some_and(|labels| !labels.is_empty() && labels.values().all(is_bodies))
+    match value.get("job") {
+        Some(Value::Object(labels)) => !labels.is_empty() && labels.values().all(is_bodies),
+        // Blocks may stand in a list.
+        Some(Value::Array(jobs)) => !jobs.is_empty() && jobs.iter().all(Value::is_object),
+        _ => false,
+    }
 }
 
-/// A text that is not a template, or a key that is not a name.
+/// A text that is not a template, a key that is not a name, or a value that is no block where one must be.
 #[derive(Debug)]
 pub(super) struct Bad {
     /// From the file to it.
     pub(super) way: Vec<Step>,
+    pub(super) summary: &'static str,
     pub(super) why: String,
 }
 
@@ -47,7 +52,7 @@ impl Bad {
 
 impl From<String> for Bad {
     fn from(why: String) -> Self {
-        Self { way: Vec::new(), why }
+        Self { way: Vec::new(), summary: "Invalid expression", why }
     }
 }
 
@@ -57,20 +62,47 @@ impl From<String> for Bad {
 /// When a text is not a template, or a key not a name.
 pub(super) fn body(value: &Value) -> Result<Body, Bad> {
     let mut out = Body::new();
-    for (key, value) in value.as_object().into_iter().flatten() {
+    for (key, value) in fields(value)? {
         match key.as_str() {
-            "//" => {}
             "variable" => {
-                for (label, inner) in value.as_object().into_iter().flatten() {
+                for (label, inner) in labelled("variable", value)? {
                     let mut block = Block::new(name("variable")?);
                     block.labels.push(label.as_str().into());
                     block.body = variable(inner).map_err(|bad| bad.in_block("variable", label))?;
                     out.push(block);
                 }
             }
-            "variables" => out.push(plain_block(key, value).map_err(|bad| bad.in_block("variables", 0))?),
-            "locals" => out.push(plain_block(key, value).map_err(|bad| bad.in_block("locals", 0))?),
+            "variables" | "locals" => {
+                let known = if key == "locals" { "locals" } else { "variables" };
+                for (index, item) in one_or_many(value).into_iter().enumerate() {
+                    out.push(plain_block(key, item).map_err(|bad| bad.in_block(known, index))?);
+                }
+            }
             _ => entry(&mut out, key, value, &schema::FILE)?,
+        }
+    }
+    Ok(out)
+}
+
+/// The fields of an object, without comments. Null is an object without fields.
+fn fields(value: &Value) -> Result<Vec<(&String, &Value)>, Bad> {
+    match value {
+        Value::Object(map) => Ok(map.iter().filter(|(key, _)| *key != "//").collect()),
+        Value::Null => Ok(Vec::new()),
+        _ => {
+            let why =
+                "A JSON object is required here, with the arguments and blocks of the block.".to_owned();
+            Err(Bad { way: Vec::new(), summary: "Incorrect JSON value type", why })
+        }
+    }
+}
+
+/// What stands below the labels of blocks, each body by itself.
+fn labelled<'a>(block: &'static str, value: &'a Value) -> Result<Vec<(&'a String, &'a Value)>, Bad> {
+    let mut out = Vec::new();
+    for (index, item) in one_or_many(value).into_iter().enumerate() {
+        for (label, inner) in fields(item).map_err(|bad| bad.in_block(block, index))? {
+            out.extend(one_or_many(inner).into_iter().map(|inner| (label, inner)));
         }
     }
     Ok(out)
@@ -86,7 +118,7 @@ pub(super) fn assignments(value: &Value) -> Result<Body, String> {
 
 fn variable(value: &Value) -> Result<Body, Bad> {
     let mut out = Body::new();
-    for (key, value) in value.as_object().into_iter().flatten() {
+    for (key, value) in fields(value)? {
         match (key.as_str(), value) {
             ("validation", _) => {
                 for inner in one_or_many(value) {
@@ -106,7 +138,7 @@ fn variable(value: &Value) -> Result<Body, Bad> {
 /// A block whose entries are all attributes.
 fn plain_block(key: &str, value: &Value) -> Result<Block, Bad> {
     let mut block = Block::new(name(key)?);
-    for (key, value) in value.as_object().into_iter().flatten() {
+    for (key, value) in fields(value)? {
         block.body.push(attribute(key, value)?);
     }
     Ok(block)
@@ -140,17 +172,16 @@ fn entry(out: &mut Body, key: &str, value: &Value, schema: &'static schema::Body
         out.push(attribute(key, value)?);
         return Ok(());
     }
-    for (index, item) in one_or_many(value).into_iter().enumerate() {
-        if !matches!(wanted.form, Form::Labelled(_) | Form::Keyed(_)) {
-            out.push(block(wanted, None, item).map_err(|bad| bad.in_block(wanted.name, index))?);
-            continue;
+    if matches!(wanted.form, Form::Labelled(_) | Form::Keyed(_)) {
+        for (label, inner) in labelled(wanted.name, value)? {
+            let made = block(wanted, Some(label), inner);
+            out.push(made.map_err(|bad| bad.in_block(wanted.name, label))?);
         }
-        for (label, inner) in item.as_object().into_iter().flatten() {
-            for inner in one_or_many(inner) {
-                let made = block(wanted, Some(label), inner);
-                out.push(made.map_err(|bad| bad.in_block(wanted.name, label))?);
-            }
-        }
+        return Ok(());
+    }
+    // Null stands for no block at all.
+    for (index, item) in one_or_many(value).into_iter().filter(|item| !item.is_null()).enumerate() {
+        out.push(block(wanted, None, item).map_err(|bad| bad.in_block(wanted.name, index))?);
     }
     Ok(())
 }
@@ -170,31 +201,30 @@ fn block(wanted: &'static schema::Block, label: Option<&str>, value: &Value) -> 
 
 /// Blocks that stand for any number of blocks: below the name of what they make.
 fn dynamic(out: &mut Body, value: &Value, schema: &'static schema::Body) -> Result<(), Bad> {
-    for (kind, made) in value.as_object().into_iter().flatten() {
+    let here = |bad: Bad| bad.inside(Step::Attribute("dynamic".to_owned()));
+    for (kind, made) in labelled("dynamic", value).map_err(here)? {
         let wanted = schema.blocks.iter().find(|wanted| wanted.name == kind);
-        for made in one_or_many(made) {
-            let mut dynamic = Block::new(name("dynamic")?);
-            dynamic.labels.push(kind.as_str().into());
-            for (key, value) in made.as_object().into_iter().flatten() {
-                match (key.as_str(), wanted) {
-                    ("content", Some(wanted)) => {
-                        let mut content =
-                            block(wanted, None, value).map_err(|bad| bad.in_block(wanted.name, 0))?;
-                        content.ident = name("content")?.into();
-                        dynamic.body.push(content);
-                    }
-                    _ => dynamic.body.push(attribute(key, value)?),
+        let mut dynamic = Block::new(name("dynamic")?);
+        dynamic.labels.push(kind.as_str().into());
+        for (key, value) in fields(made).map_err(here)? {
+            match (key.as_str(), wanted) {
+                ("content", Some(wanted)) => {
+                    let mut content =
+                        block(wanted, None, value).map_err(|bad| bad.in_block(wanted.name, 0))?;
+                    content.ident = name("content")?.into();
+                    dynamic.body.push(content);
                 }
+                _ => dynamic.body.push(attribute(key, value)?),
             }
-            out.push(dynamic);
         }
+        out.push(dynamic);
     }
     Ok(())
 }
 
 fn typed_body(value: &Value, schema: &'static schema::Body) -> Result<Body, Bad> {
     let mut out = Body::new();
-    for (key, value) in value.as_object().into_iter().flatten().filter(|(key, _)| *key != "//") {
+    for (key, value) in fields(value)? {
         entry(&mut out, key, value, schema)?;
     }
     Ok(out)

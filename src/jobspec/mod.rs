@@ -236,7 +236,7 @@ fn parse_json(source: &Source<'_>, variables: &Variables) -> Result<Parsed, Diag
     if hcl_json::is_file(&raw) {
         let places = Outline::of_hcl_json(&text);
         let body = hcl_json::body(&raw)
-            .map_err(|bad| Diagnostic::at(&text, places.find(&bad.way), "Invalid expression", bad.why))?;
+            .map_err(|bad| Diagnostic::at(&text, places.find(&bad.way), bad.summary, bad.why))?;
         return evaluate(syntax::Syntax::plain(body, text), variables, Some(places));
     }
     refuse_variables(variables, "JSON")?;

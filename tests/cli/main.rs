@@ -619,10 +619,34 @@ fn templates_of_job_files_are_variables() {
 
     let empty = canned(&[("GET /v1/vars", json!([]))]);
     assert_eq!(refused(&empty, &["-list-templates"]), "No variables in nomad/job-templates\n");
-    let text = "variables are not supported by this version of Herder".to_owned();
-    let without = Server::start(BTreeMap::from([("GET /v1/vars".to_owned(), (501, text.clone()))]));
-    let error = refused(&without, &["-list-templates"]);
-    assert!(error.starts_with("Error retrieving job templates from the server: ") && error.contains(&text));
+    let without = Server::start(BTreeMap::from([("GET /v1/vars".to_owned(), (501, "not built".to_owned()))]));
+    assert_eq!(
+        refused(&without, &["-list-templates"]),
+        "Error retrieving job templates from the server: templates are variables below nomad/job-templates, and this \
+         server keeps no variables\n"
+    );
+}
+
+#[test]
+fn files_are_looked_for_where_the_command_runs_and_a_flag_without_a_value_is_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("jobs")).unwrap();
+    let text = "job \"a\" {\n meta {\n x = file(\"here.txt\")\n }\n}\n";
+    std::fs::write(directory.path().join("jobs/a.hcl"), text).unwrap();
+    std::fs::write(directory.path().join("here.txt"), "found").unwrap();
+    let output = |file: &str, place: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_herder"));
+        command.args(["job", "run", "-output", "-var", "x", file]).current_dir(directory.path().join(place));
+        read(&command.output().unwrap())
+    };
+    let (code, out, _) = output("jobs/a.hcl", "");
+    assert_eq!(
+        (code, serde_json::from_str::<Value>(&out).unwrap()["Job"]["Meta"]["x"].as_str()),
+        (0, Some("found"))
+    );
+    let (code, _, error) = output("a.hcl", "jobs");
+    assert_eq!(code, 1);
+    assert!(error.contains("failed to read here.txt"), "{error}");
 }
 
 #[test]

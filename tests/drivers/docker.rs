@@ -11,6 +11,8 @@ use herder::drivers::DriverError;
 use herder::drivers::DriverOptions;
 use herder::drivers::all;
 use herder::drivers::docker::DockerOptions;
+use herder::model::network::Network;
+use herder::model::network::Port;
 use herder::model::network::PortMapping;
 use serde_json::Value;
 use serde_json::json;
@@ -136,6 +138,67 @@ async fn limits_name_and_ports_are_what_the_grant_says() {
     assert!(stats.rss_bytes > 0 && stats.usage_bytes.is_some_and(|usage| usage > 0), "{stats:?}");
     bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
     bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_tasks_own_network_publishes_every_port_and_a_groups_only_what_is_listed() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = |label: &str, to| PortMapping {
+        label: label.to_owned(),
+        value: free(),
+        to,
+        host_ip: "127.0.0.1".to_owned(),
+        ..PortMapping::default()
+    };
+    let sleep = |more: &Value| {
+        let mut config = json!({"image": image(), "command": "sleep", "args": ["1000"]});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let published = async |config: Value, own: bool| {
+        let mut bench = Bench::new("docker", config);
+        bench.config.ports = vec![port("http", 0), port("db", 5432)];
+        if own {
+            let ports = bench.config.ports.iter().map(|port| Port {
+                label: port.label.clone(),
+                value: i64::from(port.value),
+                ..Port::default()
+            });
+            bench.config.grant.networks =
+                vec![Network { dynamic_ports: ports.collect(), ..Network::default() }];
+        }
+        let started = bench.try_start().await;
+        let result = match started {
+            Ok((handle, _)) => {
+                let mut inside: Vec<String> = serde_json::from_str::<serde_json::Map<String, Value>>(
+                    &inspect(&bench, "{{json .HostConfig.PortBindings}}"),
+                )
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect();
+                inside.sort();
+                bench.driver.stop(&handle, "SIGKILL", Duration::from_secs(30)).await.unwrap();
+                Ok(inside)
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let host = bench.config.ports[0].value;
+        bench.finish().await;
+        (result, host)
+    };
+    let (found, http) = published(sleep(&json!({"port_map": [{"http": 80}]})), true).await;
+    assert_eq!(found.unwrap(), ["5432/tcp", "5432/udp", "80/tcp", "80/udp"]);
+    let (found, host) = published(sleep(&json!({})), true).await;
+    assert_ne!(host, http);
+    let plain = [format!("{host}/tcp"), format!("{host}/udp"), "5432/tcp".into(), "5432/udp".into()];
+    assert_eq!(found.unwrap().into_iter().collect::<std::collections::BTreeSet<_>>(), plain.into());
+    assert_eq!(published(sleep(&json!({})), false).await.0.unwrap(), Vec::<String>::new());
+    assert_eq!(published(sleep(&json!({"ports": ["db"]})), false).await.0.unwrap(), ["5432/tcp", "5432/udp"]);
+    let refused = published(sleep(&json!({"port_map": [{"http": 80}]})), false).await.0.unwrap_err();
+    assert!(refused.ends_with("'port_map' cannot map group network ports, use 'ports' instead"), "{refused}");
+    let unknown = published(sleep(&json!({"ports": ["x"]})), false).await.0.unwrap_err();
+    assert!(unknown.ends_with("Port \"x\" not found, check network block"), "{unknown}");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ fn mistakes_in_yaml_have_a_line_and_a_column() {
         ("ID: a\n  Type: b\n", "job.yaml:2,"),
         ("ID: a\nID: b\n", "job.yaml:2,1-2: Invalid YAML; "),
         ("ID: [a\n", "Invalid YAML; "),
+        ("ID: a\n---", "job.yaml:2,4-4: Invalid YAML; "),
         ("- a\n- b\n", "job.yaml:1,1-1: Invalid YAML; A job is a mapping of keys to values."),
         ("ID: a\nTypo: b\n", "job.yaml:2,1-8: Unsupported key; There is no key \"Typo\" in a job."),
         (

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use herder::jobspec;
 use herder::jobspec::Defaults;
+use herder::jobspec::Diagnostics;
 use herder::jobspec::Format;
 use herder::jobspec::Source;
 use herder::jobspec::Variables;
@@ -263,6 +264,14 @@ fn mutate(text: &mut String, others: &[(String, String)], random: &mut Random) {
     text.truncate(boundary(text, MAX_INPUT));
 }
 
+/// Draws problems, which must lie within the text.
+fn say(problems: &Diagnostics, text: &str) {
+    let _ = (problems.to_string(), problems.report(false));
+    for problem in &problems.0 {
+        assert!(problem.span.end <= text.len(), "beyond the text: {problem}");
+    }
+}
+
 /// Takes an input through all that may happen to it.
 fn check(name: &str, text: &str) {
     let source = Source { name, text };
@@ -279,6 +288,7 @@ fn check(name: &str, text: &str) {
             jobspec::canonicalize(&mut job, &Defaults::default());
             let validation = jobspec::validate(&job);
             let _ = (validation.error_text(), validation.warnings_text());
+            say(&parsed.outline.diagnostics(&validation.problems), text);
             let wire = serde_json::to_vec(&job).expect("a job has a JSON form");
             let mut again = jobspec::decode_json(&wire).expect("that is a job");
             jobspec::canonicalize(&mut again, &Defaults::default());
@@ -286,7 +296,7 @@ fn check(name: &str, text: &str) {
         }
         Err(problems) => {
             assert!(problems.has_errors(), "an error without a reason");
-            let _ = (problems.to_string(), problems.report(false));
+            say(&problems, text);
         }
     }
 }

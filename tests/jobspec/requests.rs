@@ -116,6 +116,30 @@ fn a_job_file_may_be_hcl_in_json() {
     assert_eq!(task.config["args"], json!(["${NOMAD_X}"]));
 }
 
+#[test]
+fn blocks_of_hcl_in_json_may_stand_in_lists_and_have_comments_and_be_dynamic() {
+    let text = json!({
+        "//": "nothing", "variable": [{"n": {"default": 2}}, {"m": {"type": "string", "default": "z"}}],
+        "locals": [{"a": "${var.m}1"}, {"b": "${local.a}2", "//": "neither"}],
+        "job": [{"x": [{
+            "meta": {"c": "${local.b}"}, "update": null,
+            "group": [{"g": [{"task": {"t": {
+                "driver": "docker", "config": {"image": "i", "//": "nor this"},
+            }}, "network": [{"dynamic": {"port": {
+                "for_each": {"http": 80, "db": 5432}, "labels": ["${port.key}"], "content": {"to": "${port.value}"},
+            }}}]}]}],
+        }]}],
+    })
+    .to_string();
+    let job = parse(&text).expect("a job").job;
+    assert_eq!((job.id.as_str(), job.meta["c"].as_str()), ("x", "z12"));
+    let group = &job.task_groups[0];
+    let ports: Vec<_> =
+        group.networks[0].dynamic_ports.iter().map(|port| (port.label.as_str(), port.to)).collect();
+    assert_eq!(ports, [("db", 5432), ("http", 80)]);
+    assert_eq!(Value::Object(group.tasks[0].config.clone()), json!({"image": "i"}));
+}
+
 /// Every place of a value, as a path that `pointer` understands.
 fn places(value: &Value, at: &str, out: &mut Vec<String>) {
     out.push(at.to_owned());

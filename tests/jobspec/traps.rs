@@ -345,3 +345,90 @@ fn problems_come_in_a_fixed_order() {
         order.iter().map(|text| found.find(text).unwrap_or_else(|| panic!("{found}"))).collect();
     assert!(places.is_sorted(), "{found}");
 }
+
+#[test]
+fn the_sixth_field_of_a_schedule_is_the_year_and_only_a_seventh_brings_seconds() {
+    let next = |cron: &str| {
+        let periodic = format!("type = \"batch\"\nperiodic {{\n crons = [\"{cron}\"]\n}}");
+        let job = job(&with(&periodic, "", ""));
+        assert_eq!(errors(&job), "", "{cron}");
+        // 2026-11-21 07:37:00 UTC.
+        let found =
+            schedule::next_launch(job.periodic.as_ref().expect("a schedule"), Time::from_secs(1_795_246_620));
+        found.expect("a schedule").map(|time| time.secs() - 1_795_246_620)
+    };
+    assert_eq!(next("*/15 * * * *"), Some(8 * 60));
+    assert_eq!(next("*/15 * * * * *"), Some(8 * 60), "minutes, of any year");
+    assert_eq!(next("* * * * * 2020"), None, "a year that is over");
+    assert_eq!(next("0/3 * * * * * *"), Some(3), "seconds");
+    assert_eq!(next("0/3 * * * * * * what ever"), Some(3), "more is ignored");
+    let every = errors_of("type = \"batch\"\nperiodic {\n crons = [\"@every 5m\"]\n}", "", "");
+    assert!(every.contains("Invalid cron spec \"@every 5m\": missing field(s)"), "{every}");
+}
+
+#[test]
+fn the_text_of_a_template_is_read_as_hcl_first() {
+    let template = |data: &str| {
+        let block = format!("template {{\n destination = \"local/a\"\n data = <<EOF\n{data}\nEOF\n}}");
+        parse(&with("", "", &block))
+            .map(|parsed| parsed.job.task_groups[0].tasks[0].templates[0].embedded_tmpl.clone())
+    };
+    let fine = template("{{ env \"X\" }} ${NOMAD_PORT_http} $${X:-y} %%{http_code}");
+    assert_eq!(fine.as_deref(), Ok("{{ env \"X\" }} ${NOMAD_PORT_http} ${X:-y} %{http_code}\n"));
+    assert!(template("${X:-y}").is_err(), "a shell's default is no expression");
+    assert!(template("%{http_code}").is_err(), "nor is this a directive");
+}
+
+#[test]
+fn functions_on_files_fail_where_a_server_reads_the_job() {
+    let text = with("meta {\n a = file(\"/etc/hostname\")\n}", "", "");
+    let refused = parse(&text).map(|parsed| parsed.raw).expect_err("a refusal");
+    assert!(refused.contains("filesystem function disabled"), "{refused}");
+}
+
+#[test]
+fn a_volume_of_an_unknown_type_is_refused_by_its_type() {
+    let volume = "volume \"v\" {\n type = \"nfs\"\n source = \"s\"\n}";
+    let mount = "volume_mount {\n volume = \"v\"\n destination = \"/v\"\n}";
+    let found = errors_of("", volume, mount);
+    assert!(found.contains("volume has unrecognized type \"nfs\""), "{found}");
+    assert!(!found.contains("undefined volume"), "nothing is dropped: {found}");
+}
+
+#[test]
+fn index_reverse_length_and_replace_are_not_those_of_terraform() {
+    let read = |expression: &str| {
+        let text = with(&format!("meta {{\n x = {expression}\n}}"), "", "");
+        parse(&text).map(|parsed| parsed.job.meta["x"].clone())
+    };
+    assert_eq!(read("index([\"a\", \"b\"], 1)").as_deref(), Ok("b"), "an element, not its place");
+    assert_eq!(read("reverse(\"abc\")").as_deref(), Ok("cba"), "of texts");
+    assert_eq!(read("replace(\"a.b\", \"/./\", \"-\")").as_deref(), Ok("a.b"), "no patterns");
+    let refused = |expression: &str| read(expression).expect_err("a refusal");
+    assert!(refused("join(\"\", reverse([\"a\"]))").contains("string required"));
+    assert!(refused("length(\"abc\")").contains("collection must be a list, a map or a tuple."));
+}
+
+#[test]
+fn object_literals_have_no_length_the_last_local_counts_and_a_flag_without_a_value_is_ignored() {
+    let refused = |expression: &str| {
+        let text = with(&format!("meta {{\n x = {expression}\n}}"), "", "");
+        parse(&text).map(|parsed| parsed.raw).expect_err("a refusal")
+    };
+    for expression in ["length({ a = 1 })", "index({ a = 1 }, \"a\")"] {
+        let found = refused(expression);
+        assert!(found.contains("collection must be a list, a map or a tuple."), "{expression}: {found}");
+    }
+    let locals = "locals {\n a = \"1\"\n}\nlocals {\n a = \"2\"\n}\n";
+    assert_eq!(job(&format!("{locals}{}", with("meta {\n x = local.a\n}", "", ""))).meta["x"], "2");
+}
+
+#[test]
+fn only_the_first_network_of_a_group_has_a_mode_and_all_are_checked() {
+    let second = |port: &str| {
+        format!("network {{\n port \"a\" {{}}\n}}\nnetwork {{\n port \"b\" {{\n {port}\n }}\n}}")
+    };
+    assert_eq!(errors_of("", &second(""), ""), "");
+    let found = errors_of("", &second("to = 70000"), "");
+    assert!(found.contains("Port \"b\" cannot be mapped to a port (70000) greater than 65535"), "{found}");
+}

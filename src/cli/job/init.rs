@@ -67,11 +67,22 @@ impl Run for InitJob {
     }
 }
 
+/// Why templates cannot be had.
+fn reason(why: &ClientError) -> String {
+    match why {
+        ClientError::Status { code: 501, .. } => {
+            format!("templates are variables below {TEMPLATES}, and this server keeps no variables")
+        }
+        why => why.to_string(),
+    }
+}
+
 /// The names of all templates.
 async fn list(context: &Context) -> Outcome {
     let prefix = format!("{TEMPLATES}/");
     let answer = context.client().await?.get("/v1/vars", &[("prefix", &prefix)]).await;
-    let answer = answer.map_err(|why| format!("Error retrieving job templates from the server: {why}"))?;
+    let answer =
+        answer.map_err(|why| format!("Error retrieving job templates from the server: {}", reason(&why)))?;
     let paths = answer.value.as_array().into_iter().flatten().map(|variable| variable.text("Path"));
     let names: Vec<&str> = paths.map(|path| path.strip_prefix(&prefix).unwrap_or(path)).collect();
     if names.is_empty() {
@@ -91,7 +102,7 @@ async fn template(context: &Context, name: &str) -> Result<String, Failure> {
     let path = format!("/v1/var/{TEMPLATES}/{}", escape(name));
     let answer = context.client().await?.get(&path, &[]).await.map_err(|why| match why {
         ClientError::Status { code: 404, .. } => "Variable not found".to_owned(),
-        why => format!("Error retrieving the job template {name:?} from the server: {why}"),
+        why => format!("Error retrieving the job template {name:?} from the server: {}", reason(&why)),
     })?;
     let text = answer.value.pointer("/Items/template").and_then(serde_json::Value::as_str);
     let missing = || format!("The variable {TEMPLATES}/{name} has no item \"template\"");
