@@ -185,7 +185,7 @@ async fn serve(
 ) -> Result<SharedStore, StoreError> {
     let store = connect(endpoint).await?;
     let random = controllers::Random::from_system();
-    controllers::bootstrap::ensure(&store, keys, &random)
+    controllers::bootstrap::ensure(&store, keys, &random, None)
         .await
         .map_err(|error| StoreError::Other(error.to_string()))?;
     tokio::spawn(watcher::run(Arc::clone(mirror), Arc::clone(&store), keys.clone(), cancel.clone()));
