@@ -206,6 +206,11 @@ impl AgentConfig {
         Ok(config)
     }
 
+    /// The state of the cluster is in this process only, and goes with it.
+    pub fn state_is_in_memory(&self) -> bool {
+        self.dev && self.etcd.endpoints.is_empty()
+    }
+
     /// Fills in what follows from the rest.
     fn complete(&mut self, hostname: &str) -> Result<(), ConfigError> {
         if self.name.is_empty() {
@@ -234,6 +239,10 @@ impl AgentConfig {
         beneath(&mut client.alloc_dir, "alloc");
         beneath(&mut client.alloc_mounts_dir, "alloc_mounts");
         beneath(&mut self.plugin_dir, "plugins");
+        // Tasks are started by processes that stand elsewhere.
+        for volume in client.host_volume.values_mut().filter(|volume| !volume.path.as_os_str().is_empty()) {
+            volume.path = std::path::absolute(&volume.path).unwrap_or_else(|_| volume.path.clone());
+        }
         // The older way to say it, still found in many tutorials.
         if client
             .options

@@ -6,6 +6,7 @@ mod audit;
 mod cluster;
 mod progress;
 #[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each bench needs a part of it")]
 mod support;
 
 use std::process::ExitCode;

@@ -216,7 +216,8 @@ reboot() {
     local driver
     declare -A before
     for driver in exec raw_exec; do before[$driver]=$(alloc "$driver-limits"); done
-    pkill -9 -f "^$HERDER"
+    kill -9 "$agent"
+    pkill -9 -x herder-task
     wait "$agent" 2>/dev/null
     pkill -9 -f "sleep 100000"
     eventually 20 no_process "sleep 100000"
@@ -244,9 +245,10 @@ nothing_left() {
     check "nothing left: tasks" eventually 20 no_process 'sleep (100000|31337)'
     kill -INT "$agent"
     wait "$agent"
-    check "nothing left: supervisors" eventually 20 no_process "^$HERDER"
+    check "nothing left: supervisors" eventually 20 no_supervisor
     check "nothing left: mounts" eventually 20 no_mounts
 }
+no_supervisor() { ! pgrep -ax herder-task; }
 no_mounts() { ! grep "$work" /proc/mounts; }
 
 tests() {

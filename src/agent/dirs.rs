@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -99,7 +100,15 @@ pub fn build_task(dirs: &TaskDirs, own_root: bool, secrets_mb: i64) -> Result<bo
     let fresh = mount_secrets(&task, &secrets, if secrets_mb > 0 { secrets_mb } else { SECRETS_MB });
     // What is mounted now lies over what was opened before.
     give_to_nobody(&part("secrets", 0o777)?.as_path())?;
-    part("private", 0o700)?;
+    let private = part("private", 0o700)?;
+    if fs::metadata(private.as_path()).map_err(failed("look at", &dirs.private))?.uid()
+        != Uid::effective().as_raw()
+    {
+        // A task without a root of its own can rename what is in its directory. What it says there is not believed.
+        return Err(failed("use", &dirs.private)(io::Error::other(
+            "the task has put a directory of its own there",
+        )));
+    }
     part("tmp", 0o1777)?;
     Ok(fresh)
 }
@@ -139,7 +148,6 @@ fn mount_secrets(task: &Directory, secrets: &Directory, size_mb: i64) -> bool {
 }
 
 fn is_mount_point(parent: &Directory, directory: &Directory) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let device = |directory: &Directory| fs::metadata(directory.as_path()).map(|meta| meta.dev()).ok();
     device(parent) != device(directory)
 }
@@ -261,8 +269,25 @@ mod tests {
     }
 
     #[test]
+    fn a_private_directory_of_the_tasks_own_is_not_used() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let alloc = AllocId::from_random([4; 16]);
+        let dirs = task_dirs(root.path(), alloc, "web");
+        build_shared(root.path(), alloc).unwrap();
+        build_task(&dirs, false, 0).unwrap();
+        fs::rename(&dirs.private, dirs.task.join("moved")).unwrap();
+        fs::create_dir(&dirs.private).unwrap();
+        give_to_nobody(&dirs.private).unwrap();
+        let error = build_task(&dirs, false, 0).unwrap_err().to_string();
+        assert!(error.ends_with("/web/private: the task has put a directory of its own there"), "{error}");
+        remove(root.path(), alloc).unwrap();
+    }
+
+    #[test]
     fn directories_have_the_documented_owners_and_modes() {
-        use std::os::unix::fs::MetadataExt;
         let root = tempfile::tempdir().unwrap();
         let alloc = AllocId::from_random([3; 16]);
         build_shared(root.path(), alloc).unwrap();

@@ -163,10 +163,12 @@ impl State {
 
     fn await_health(&mut self, id: AllocId) {
         let Some(alloc) = self.allocs.get_mut(&id) else { return };
-        if alloc.deployment.is_none() || alloc.health.is_some() || alloc.status != ClientStatus::Running {
+        if alloc.health.is_some() || alloc.status != ClientStatus::Running {
             return;
         }
-        match alloc.life.healthy_after {
+        // Outside deployments health matters to drains only, which need some verdict.
+        let after = if alloc.deployment.is_none() { Some(Duration::ZERO) } else { alloc.life.healthy_after };
+        match after {
             Some(Duration::ZERO) => {
                 alloc.health = Some(DeploymentHealth {
                     healthy: Some(true),

@@ -25,6 +25,8 @@ use crate::model::node::NodeResources;
 
 /// The Nomad release whose behaviour jobs may rely on in constraints.
 const COMPATIBLE_VERSION: &str = "1.9.7";
+/// What stands for the revision of that version: which program says so.
+const REVISION: &str = concat!("herder-", env!("CARGO_PKG_VERSION"));
 /// MHz assumed where the machine says nothing at all.
 const UNKNOWN_MHZ: u64 = 1000;
 const SIGNALS: &str = "SIGABRT,SIGALRM,SIGBUS,SIGCONT,SIGFPE,SIGHUP,SIGILL,SIGINT,SIGIO,SIGIOT,SIGKILL,SIGNULL,\
@@ -40,6 +42,8 @@ pub struct FingerprintOptions {
     pub network_interface: String,
     /// Of an interface's addresses, one of IPv6 is taken first.
     pub prefer_ipv6: bool,
+    /// An interface that has only link-local addresses has none.
+    pub disallow_link_local: bool,
     /// Mbit/s, instead of what the interface tells.
     pub network_speed: Option<i64>,
     /// MHz of the whole machine, instead of what was found.
@@ -82,6 +86,7 @@ impl Default for FingerprintOptions {
             alloc_dir: PathBuf::from("/"),
             network_interface: String::new(),
             prefer_ipv6: false,
+            disallow_link_local: false,
             network_speed: None,
             cpu_total_compute: None,
             memory_total_mb: None,
@@ -397,6 +402,7 @@ fn volume_of(path: &Path) -> String {
 
 fn versions(options: &FingerprintOptions, found: &mut Fingerprint) {
     found.set("nomad.version", COMPATIBLE_VERSION);
+    found.set("nomad.revision", REVISION);
     found.set("herder.version", env!("CARGO_PKG_VERSION"));
     found.set("nomad.service_discovery", "true");
     found.set("unique.advertise.address", &options.advertise);
@@ -416,7 +422,14 @@ mod tests {
         for name in ["cpu.frequency", "cpu.totalcompute", "memory.totalbytes", "unique.storage.bytesfree"] {
             assert!(found.attributes[name].parse::<u64>().unwrap() > 0, "{name}");
         }
-        for name in ["cpu.arch", "os.name", "unique.hostname", "kernel.version", "unique.storage.volume"] {
+        for name in [
+            "nomad.revision",
+            "cpu.arch",
+            "os.name",
+            "unique.hostname",
+            "kernel.version",
+            "unique.storage.volume",
+        ] {
             assert!(!found.attributes[name].is_empty(), "{name}");
         }
         let resources = &found.resources;

@@ -1,10 +1,11 @@
-//! Is an allocation of a deployment healthy? Pure: looked at whenever something changed, until decided.
+//! Is an allocation of a deployment, or one that was moved, healthy? Pure: looked at whenever something changed, until decided.
 
 use std::collections::BTreeMap;
 
 use crate::agent::lifecycle::Role;
 use crate::model::allocation::TaskRunState;
 use crate::model::allocation::TaskState;
+use crate::model::group::MigrateStrategy;
 use crate::model::group::TaskGroup;
 use crate::model::group::UpdateStrategy;
 use crate::model::time::Span;
@@ -27,6 +28,15 @@ impl Rules {
             healthy_deadline: update.healthy_deadline,
             checks: update.health_check != "task_states",
         })
+    }
+
+    /// The rules of a migrate block, for allocations outside deployments.
+    pub fn of_migration(migrate: &MigrateStrategy) -> Self {
+        Self {
+            min_healthy_time: migrate.min_healthy_time,
+            healthy_deadline: migrate.healthy_deadline,
+            checks: migrate.health_check != "task_states",
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What an agent must remember on its own machine: its allocations, how to find their tasks again, and the cluster
-//! it belongs to. Written before anything is reported, so a killed agent never contradicts its own words. A full disk
-//! is the exception: what cannot be written then is kept in memory, reported, and written as soon as there is room.
+//! it belongs to. Written before anything is reported, so a killed agent never contradicts its own words. What a full disk
+//! does not take is kept in memory, and written and reported as soon as there is room.
 
 mod writer;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use redb::TableDefinition;
 use serde::Deserialize;
 use serde::Serialize;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use self::writer::Write;
 use self::writer::Writer;
@@ -117,6 +119,9 @@ pub struct TaskRecord {
     pub restarts: RestartCount,
     /// Artifacts and payload are in place.
     pub prepared: bool,
+    /// Marks of the artifacts that are in place.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub artifacts: BTreeSet<String>,
     /// While it waits for its next start: when that may be.
     pub resume_at: Time,
 }
@@ -177,7 +182,7 @@ pub struct DiskLedger {
     meta: Mutex<LedgerMeta>,
     writes: mpsc::Sender<Write>,
     /// Why the newest changes are not on disk; `None` while all is well.
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<watch::Sender<Option<String>>>,
     /// What was found when the ledger was opened, until somebody takes it.
     found: Mutex<Option<Contents>>,
 }
@@ -209,7 +214,7 @@ impl Ledger {
         }
         let (writes, queue) = mpsc::channel();
         let meta = Mutex::new(contents.meta.clone());
-        let trouble = Arc::default();
+        let trouble = Arc::new(watch::Sender::new(None));
         let writer = Writer { path: path.clone(), database: Some(database), trouble: Arc::clone(&trouble) };
         let thread = std::thread::Builder::new().name("ledger".into());
         thread
@@ -230,7 +235,15 @@ impl Ledger {
     /// Why the newest changes cannot be put on disk, if so.
     pub fn trouble(&self) -> Option<String> {
         match self {
-            Self::Disk(disk) => disk.trouble.lock().clone(),
+            Self::Disk(disk) => disk.trouble.borrow().clone(),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Follows [`Self::trouble`]; closed once nobody uses the ledger any more. `None` if there never is any.
+    pub fn troubles(&self) -> Option<watch::Receiver<Option<String>>> {
+        match self {
+            Self::Disk(disk) => Some(disk.trouble.subscribe()),
             Self::Memory(_) => None,
         }
     }

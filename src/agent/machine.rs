@@ -166,6 +166,20 @@ pub struct AllocShared {
     /// The allocation has ended.
     pub ended: watch::Sender<bool>,
     pub handover: Arc<Handover>,
+    /// Held while the record is written and reported.
+    pub saving: tokio::sync::Mutex<()>,
+    pub late: Mutex<LateReport>,
+}
+
+/// The report of an allocation whose record could not be written yet.
+#[derive(Debug, Default)]
+pub enum LateReport {
+    #[default]
+    Nothing,
+    /// Made, with this setup, as soon as the record can be written.
+    Due(Setup),
+    /// The allocation was forgotten: it has no report any more.
+    Never,
 }
 
 /// Whether the data of an ended allocation is being, or has been, fetched by its replacement.

@@ -167,12 +167,9 @@ impl Agent {
     ) -> Result<AgentHandle, AgentError> {
         let mut dice = config.seed.map_or_else(Dice::random, Dice::seeded);
         let session_id = uuid::Builder::from_random_bytes(dice.bytes()).into_uuid().to_string();
-        let (ledger, node, boot_id) = match config.memory {
-            Memory::DataDir(dir) => {
-                let node = persistent_node_id(&dir, &mut dice)?;
-                (Ledger::open(&dir)?, node, boot_id())
-            }
-            Memory::Given { node, boot_id, ledger } => (ledger, node, boot_id),
+        let (node, ledger, boot_id) = match config.memory {
+            Memory::DataDir(dir) => (persistent_node_id(&dir, &mut dice)?, Ledger::open(&dir)?, boot_id()),
+            Memory::Given { node, boot_id, ledger } => (node, ledger, boot_id),
         };
         ledger.update_meta(|meta| meta.begin(config.volatile_cluster)).await?;
         let identity = Identity { node, boot_id, session_id };

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::agent::allocation::AllocOrders;
 use crate::agent::allocation::AllocRequest;
@@ -28,6 +29,7 @@ use crate::agent::ledger::AllocRecord;
 use crate::agent::ledger::LedgerError;
 use crate::agent::leftovers;
 use crate::agent::machine::AllocShared;
+use crate::agent::machine::LateReport;
 use crate::agent::machine::Machine;
 use crate::agent::machine::MachineConfig;
 use crate::agent::machine::Setup;
@@ -49,6 +51,8 @@ const QUEUE: usize = 16;
 /// A graceful end waits this long for tasks that are just being started.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A graceful end waits this long for directories that are being removed.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 /// A replacement on another node comes for the data of an ended allocation within this time, or not at all.
 const HANDOVER_PATIENCE: Span = Span::from_secs(20);
 
@@ -100,6 +104,8 @@ struct Slot {
 #[derive(Clone, Default)]
 pub struct Slots {
     table: Arc<Mutex<BTreeMap<AllocId, Slot>>>,
+    /// Directories of forgotten allocations that are being removed.
+    removals: TaskTracker,
 }
 
 impl Slots {
@@ -157,13 +163,15 @@ impl Slots {
         for services in slot.shared.services.lock().values() {
             services.deregister();
         }
+        *slot.shared.late.lock() = LateReport::Never;
         machine.context.outbox.delete_alloc(alloc);
         machine.context.ledger.remove(alloc);
         let used = self.table.lock().values().any(|slot| slot.shared.record.lock().job == job);
         if !used {
             machine.context.ledger.remove_job(&job);
         }
-        drop(remove_directory(machine.config.alloc_root.clone(), alloc));
+        let removal = remove_directory(machine.config.alloc_root.clone(), alloc);
+        self.removals.spawn(removal);
     }
 
     /// Ended allocations whose directories are there, and the number of those that have not ended.
@@ -287,6 +295,8 @@ impl RealWorkload {
             services: Mutex::default(),
             ended: watch::Sender::new(ended),
             handover: Arc::default(),
+            saving: tokio::sync::Mutex::default(),
+            late: Mutex::default(),
         });
         let (orders, orders_seen) = watch::channel(AllocOrders { setup, stop, forget: false });
         let (requests, requests_seen) = mpsc::channel(QUEUE);
@@ -317,6 +327,14 @@ impl RealWorkload {
     fn shared(&self, alloc: AllocId) -> Result<Arc<AllocShared>, RequestError> {
         let table = self.slots.table.lock();
         table.get(&alloc).map(|slot| Arc::clone(&slot.shared)).ok_or(RequestError::UnknownAllocation)
+    }
+
+    /// Turns true when the allocation has ended; closed once it is forgotten.
+    ///
+    /// # Errors
+    /// When the allocation is not known here.
+    pub fn ended(&self, alloc: AllocId) -> Result<watch::Receiver<bool>, RequestError> {
+        Ok(self.shared(alloc)?.ended.subscribe())
     }
 
     /// The directory of an allocation on this machine, while it exists.
@@ -558,6 +576,10 @@ impl Workload for RealWorkload {
             if let Some(runner) = slot.runner {
                 runner.abort();
             }
+        }
+        self.slots.removals.close();
+        if tokio::time::timeout(REMOVAL_PATIENCE, self.slots.removals.wait()).await.is_err() {
+            tracing::warn!("directories of forgotten allocations are left: the next agent removes them");
         }
         machine.context.ledger.flush().await;
     }

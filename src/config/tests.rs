@@ -85,6 +85,13 @@ fn flags_win_over_files_and_files_over_defaults() {
 }
 
 #[test]
+fn volumes_are_looked_for_where_the_agent_was_started() {
+    let text = "data_dir = \"/d\"\nclient {\n enabled = true\n host_volume \"a\" {\n path = \"./a\"\n }\n}";
+    let config = resolve(text, Value::Null).unwrap();
+    assert_eq!(config.client.host_volume["a"].path, std::env::current_dir().unwrap().join("a"));
+}
+
+#[test]
 fn json_files_mean_the_same() {
     let text = r#"{"data_dir": "/d", "client": {"enabled": true, "options": {"a.b": "c"}},
                    "plugin": [{"raw_exec": [{"config": [{"enabled": true}]}]}], "ports": {"http": 5656}}"#;

@@ -218,6 +218,7 @@ impl Isolated {
                 no_pivot_root: self.options.no_pivot_root,
             }),
             cgroups_optional: false,
+            no_cgroups: false,
             scope: Scope::Isolated,
             overrides: Overrides::default(),
             pids_limit: self.options.pids_limit,
@@ -258,6 +259,7 @@ fn volume_binds(config: &TaskConfig) -> Result<Vec<Bind>, DriverError> {
             to: mount.to.clone(),
             read_only: mount.read_only,
             follows_host: mount.propagation == Propagation::HostToTask,
+            required: true,
         })
     };
     config.mounts.iter().map(bind).collect()

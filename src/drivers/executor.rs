@@ -18,6 +18,7 @@ use super::cgroup;
 use super::cgroup::Hierarchy;
 use super::cgroup::Overrides;
 use super::cgroup::Scope;
+use super::cgroup::TaskCgroups;
 use super::cgroup::Wish;
 use super::logs::LogFiles;
 use super::process::parse_signal;
@@ -69,6 +70,8 @@ pub struct Launch {
     pub command: CommandSpec,
     pub isolation: Option<Isolation>,
     pub cgroups_optional: bool,
+    /// The task stays where its supervisor is.
+    pub no_cgroups: bool,
     pub scope: Scope,
     pub overrides: Overrides,
     /// The most processes and threads that the task may have.
@@ -124,7 +127,11 @@ impl Executor {
             overrides: &launch.overrides,
         };
         let spec = TaskSpec {
-            cgroups: cgroup::plan(Hierarchy::of_this_machine(), &wish),
+            cgroups: if launch.no_cgroups {
+                TaskCgroups::default()
+            } else {
+                cgroup::plan(Hierarchy::of_this_machine(), &wish)
+            },
             prefix: prefix.clone(),
             command: launch.command,
             isolation: launch.isolation,

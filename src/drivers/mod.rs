@@ -382,6 +382,8 @@ pub struct DriverOptions {
     pub raw_exec_denied: users::Denied,
     /// The most processes and threads of a task of `raw_exec`; `None` leaves it to the machine.
     pub raw_exec_pids_limit: Option<u32>,
+    /// Tasks of `raw_exec` stay in the agent's control groups.
+    pub raw_exec_no_cgroups: bool,
     pub mock: bool,
     /// Directory of control groups below their mount points.
     pub cgroup_parent: String,
@@ -401,6 +403,7 @@ impl Default for DriverOptions {
             raw_exec: false,
             raw_exec_denied: users::Denied::default(),
             raw_exec_pids_limit: None,
+            raw_exec_no_cgroups: false,
             mock: false,
             cgroup_parent: "nomad".to_owned(),
             chroot: exec::DEFAULT_CHROOT.iter().map(|path| (path.into(), path.into())).collect(),
@@ -427,6 +430,7 @@ pub fn all(options: &DriverOptions) -> Drivers {
         enabled: options.raw_exec,
         denied: options.raw_exec_denied.clone(),
         pids_limit: options.raw_exec_pids_limit,
+        no_cgroups: options.raw_exec_no_cgroups,
     };
     let cores = cgroup::Cores::of(cgroup::Hierarchy::of_this_machine(), &options.cgroup_parent);
     let mut table: Vec<Arc<dyn Driver>> = vec![

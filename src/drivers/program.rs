@@ -16,10 +16,11 @@ use tokio::process::Command;
 /// A file as it was: when it last changed, and its size in bytes.
 type Version = (SystemTime, u64);
 
-/// Answers by program and arguments.
-type Known = BTreeMap<(PathBuf, Vec<String>), (Version, Output)>;
+/// A program and its arguments.
+type Question = (PathBuf, Vec<String>);
 
-static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+/// What programs answered, and how they were then.
+static KNOWN: Mutex<BTreeMap<Question, (Version, Output)>> = Mutex::new(BTreeMap::new());
 
 /// What `program` prints for these arguments; it is asked again once its file has changed. `None` when it cannot be
 /// started or does not end within `limit`, which is not remembered.

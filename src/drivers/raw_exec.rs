@@ -36,6 +36,8 @@ pub struct RawExec {
     pub denied: Denied,
     /// The most processes and threads that a task may have; `None` leaves it to the machine.
     pub pids_limit: Option<u32>,
+    /// Tasks stay in the agent's control groups: nothing of theirs is limited.
+    pub no_cgroups: bool,
 }
 
 #[async_trait]
@@ -64,7 +66,12 @@ impl Driver for RawExec {
         user.as_ref().map_or(Ok(()), |user| self.denied.check(user))?;
         let unified = config.config.text("cgroup_v2_override");
         let controllers = config.config.pairs("cgroup_v1_override");
+        if self.no_cgroups && !(unified.is_empty() && controllers.is_empty()) {
+            let text = "this agent uses no control groups for raw_exec, so the job cannot choose any";
+            return Err(DriverError::BadConfig(text.to_owned()));
+        }
         let launch = Launch {
+            no_cgroups: self.no_cgroups,
             command: CommandSpec {
                 candidates: candidates(&command, &config.dirs.task),
                 not_found: format!("binary {command:?} could not be found"),

@@ -59,6 +59,9 @@ const OLD_DOCKER: &[(&str, &[&str])] = &[
     ("docker.endpoint", &["endpoint"]),
     ("docker.nvidia_runtime", &["nvidia_runtime"]),
     ("docker.privileged.enabled", &["allow_privileged"]),
+    ("docker.tls.ca", &["tls", "ca"]),
+    ("docker.tls.cert", &["tls", "cert"]),
+    ("docker.tls.key", &["tls", "key"]),
     ("docker.volumes.enabled", &["volumes", "enabled"]),
     ("docker.volumes.selinuxlabel", &["volumes", "selinuxlabel"]),
     ("driver.docker.volumes", &["volumes", "enabled"]),
@@ -160,6 +163,10 @@ fn read_raw_exec(into: &mut DriverOptions, config: &Map<String, Value>) -> Resul
         into.raw_exec = config.switch("enabled");
     }
     into.raw_exec_pids_limit = pids_limit(config, None);
+    into.raw_exec_no_cgroups = config.switch("no_cgroups");
+    if into.raw_exec_no_cgroups && into.raw_exec_pids_limit.is_some() {
+        problems.push("pids_limit needs control groups, which no_cgroups switches off".to_owned());
+    }
     into.raw_exec_denied = denied(config, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
@@ -205,11 +212,16 @@ mod tests {
             ("docker.volumes.enabled", "1"),
             ("docker.cleanup.image.delay", "7s"),
             ("docker.caps.whitelist", "CHOWN, NET_RAW"),
+            ("docker.endpoint", "tcp://127.0.0.1:2376"),
+            ("docker.tls.cert", "c.pem"),
+            ("docker.tls.key", "k.pem"),
+            ("docker.tls.ca", "a.pem"),
         ];
         let options = read(json!({}), &old).unwrap().docker;
         assert!(options.allow_privileged && options.volumes_enabled);
         assert_eq!(options.allowed_capabilities, ["chown", "net_raw"]);
         assert_eq!(options.gc.image_delay.as_secs(), 7);
+        assert_eq!(options.tls.map(|tls| tls.ca), Some("a.pem".into()));
         let plugins = json!({"docker": {"allow_privileged": false, "volumes": [{"enabled": false}]}});
         let options = read(plugins, &old).unwrap().docker;
         assert!(!options.allow_privileged && !options.volumes_enabled);
@@ -238,7 +250,7 @@ mod tests {
     fn every_problem_is_named_with_its_plugin() {
         let plugins = json!({
             "exec": {"default_pid_mode": "shared", "denied_host_uids": "x"},
-            "raw_exec": {"enable": true},
+            "raw_exec": {"enable": true, "no_cgroups": true, "pids_limit": 7},
         });
         assert_eq!(
             read(plugins, &[]).unwrap_err(),
@@ -246,6 +258,7 @@ mod tests {
                 "plugin \"exec\": default_pid_mode must be \"private\" or \"host\", got \"shared\"",
                 "plugin \"exec\": invalid range of ids \"x\": expected a number, or two joined by a hyphen",
                 "plugin \"raw_exec\": Invalid label: No argument or block type is named \"enable\".",
+                "plugin \"raw_exec\": pids_limit needs control groups, which no_cgroups switches off",
             ]
         );
     }

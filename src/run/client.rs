@@ -303,6 +303,10 @@ fn fingerprint_options(config: &AgentConfig, http_addr: &str) -> Result<Fingerpr
         alloc_dir: client.alloc_dir.clone(),
         network_interface: interface,
         prefer_ipv6: client.preferred_address_family == "ipv6",
+        disallow_link_local: client
+            .options
+            .get("fingerprint.network.disallow_link_local")
+            .is_some_and(|text| matches!(text.trim(), "true" | "TRUE" | "True" | "t" | "T" | "1")),
         network_speed: Some(client.network_speed).filter(|speed| *speed > 0),
         cpu_total_compute: given(client.cpu_total_compute),
         memory_total_mb: given(client.memory_total_mb),

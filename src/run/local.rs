@@ -15,6 +15,7 @@ use crate::agent::dirs;
 use crate::agent::files;
 use crate::agent::files::AllocFiles;
 use crate::agent::files::FileError;
+use crate::agent::files::Follow;
 use crate::agent::files::Origin as FileOrigin;
 use crate::agent::host_usage::HostMeter;
 use crate::agent::ledger::AllocRecord;
@@ -217,8 +218,13 @@ impl LocalAgent for Local {
             LogKind::Stdout => files::LogKind::Stdout,
             LogKind::Stderr => files::LogKind::Stderr,
         };
+        let follow = if at.follow {
+            Follow::Until(self.workload.ended(alloc).map_err(of_request)?)
+        } else {
+            Follow::No
+        };
         let frames =
-            files.logs(task, kind, origin_of(at.origin), at.offset, at.follow).await.map_err(of_file)?;
+            files.logs(task, kind, origin_of(at.origin), at.offset, follow).await.map_err(of_file)?;
         Ok(frames.map(|frame| frame.map(frame_of).map_err(of_file)).boxed())
     }
 

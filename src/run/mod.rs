@@ -136,7 +136,11 @@ async fn serve(mut config: AgentConfig, console: AgentConsole) -> Result<u8, Run
     };
     if process.config.server.enabled {
         process.mirror();
-        process.server().await?;
+        // It waits for a store that is away, and may be told to end meanwhile.
+        tokio::select! {
+            begun = process.server() => begun?,
+            _ = signals.next(console) => return Ok(1),
+        }
     }
     let client = if process.config.client.enabled { Some(process.client().await?) } else { None };
     let api = process.api(client.as_ref());
@@ -301,7 +305,7 @@ impl Process {
 
     /// First nothing new is accepted, then decisions stop, then the agent says its last words.
     async fn shut_down(mut self, client: Option<Client>, api: &Api, console: AgentConsole) {
-        if self.config.dev && self.config.etcd.endpoints.is_empty() {
+        if self.config.state_is_in_memory() {
             self.stop_everything().await;
         }
         api.stop();
@@ -309,10 +313,10 @@ impl Process {
         if let Some(client) = client {
             client.shut_down().await;
         }
-        if self.config.temporary_data
+        if (self.config.temporary_data || self.config.state_is_in_memory())
             && let Err(error) = crate::drivers::unmount_all_below(&self.config.data_dir)
         {
-            // The directory is removed next, and stays where something is still mounted in it.
+            // A temporary directory is removed next, and stays where something is still mounted in it.
             console.error(&error.to_string());
         }
         let ended = async { while self.tasks.join_next().await.is_some() {} };

@@ -29,13 +29,18 @@ pub(super) async fn open(config: &AgentConfig) -> Result<(SharedStore, Keys), Ru
         let keys = Keys::new(&config.etcd.root);
         return Ok((Arc::new(EmbeddedStore::new().with_auto_compaction(HISTORY_KEPT)), keys));
     }
-    etcd(&config.etcd).await.map_err(|error| {
+    // After a power cut machines come back in any order, and tasks that are there need not wait for etcd.
+    connect(&config.etcd, true).await.map_err(|error| {
         RunError::Setup(format!("cannot use etcd at {}: {error}", config.etcd.endpoints.join(", ")))
     })
 }
 
-/// Connects to etcd.
+/// Connects to an etcd that has to answer now.
 pub(super) async fn etcd(config: &EtcdConfig) -> Result<(SharedStore, Keys), StoreError> {
+    connect(config, false).await
+}
+
+async fn connect(config: &EtcdConfig, may_be_away: bool) -> Result<(SharedStore, Keys), StoreError> {
     let keys = Keys::new(&config.root);
     let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
     let path = |value: &str| (!value.is_empty()).then(|| PathBuf::from(value));
@@ -47,6 +52,7 @@ pub(super) async fn etcd(config: &EtcdConfig) -> Result<(SharedStore, Keys), Sto
         user: text(&config.user),
         password: text(&config.password),
         probe_key: keys.text(&Key::Meta),
+        may_be_away,
         ..EtcdOptions::default()
     };
     let store = EtcdStore::connect(options).await?;

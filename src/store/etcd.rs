@@ -112,13 +112,18 @@ struct Readers {
 }
 
 impl EtcdStore {
-    /// Connects to etcd: fails if options are wrong, credentials are refused or no member answers.
+    /// Connects to etcd: fails if options are wrong, credentials are refused or, unless that may be, no member answers.
     pub async fn connect(options: EtcdOptions) -> Result<Self, StoreError> {
         // An error means that a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let urls = options.urls()?;
         let members = Arc::new(Members::new(urls, &options));
-        members.first_answer().await?;
+        match members.first_answer().await {
+            Err(error) if error.is_transient() && options.may_be_away => {
+                tracing::warn!(%error, "etcd does not answer yet; it is waited for");
+            }
+            answered => answered?,
+        }
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&members).probe(stop.clone()));
         let core = Arc::new(Core {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use herder::drivers::DriverError;
+use herder::drivers::Mount;
+use herder::drivers::Propagation;
 use herder::drivers::users::Denied;
 use serde_json::Value;
 use serde_json::json;
@@ -257,6 +259,27 @@ async fn a_link_left_by_an_earlier_run_does_not_lead_out() {
 }
 
 #[tokio::test]
+async fn a_link_in_the_place_of_the_logs_does_not_lead_them_out() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::set_permissions(outside.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let script = format!(
+        "mv /alloc/logs /alloc/moved && ln -s {} /alloc/logs; head -c 3000000 /dev/zero | tr '\\0' x | fold -w 100",
+        outside.path().display()
+    );
+    let mut bench = Bench::new("exec", shell(&script));
+    (bench.config.logs.max_files, bench.config.logs.max_file_size_mb) = (2, 1);
+    assert_eq!(bench.run().await.code, 0);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let moved = bench.config.dirs.shared.join("moved");
+    assert!(
+        moved.join("web.stdout.2").exists() && !moved.join("web.stdout.0").exists(),
+        "they went on there"
+    );
+    fs::remove_file(&bench.config.dirs.logs).unwrap();
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn a_first_process_that_does_not_handle_the_signal_is_not_waited_for() {
     let mut bench = Bench::new("exec", json!({"command": "sleep", "args": ["1000"]}));
     let handle = bench.start().await;
@@ -287,6 +310,22 @@ async fn commands_run_with_the_tasks_view_and_rights() {
     assert_eq!(code, 0, "{output}");
     assert!(output.starts_with("65534\n"), "{output}");
     assert!(output.contains("hello\nsleep\nCapBnd:\t00000000a80405fb\n"), "{output}");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_is_gone_is_named() {
+    let mut bench = Bench::new("exec", shell("ls /data"));
+    let from = bench.dir.path().join("volume");
+    bench.config.mounts.push(Mount {
+        from: from.clone(),
+        to: "/data".into(),
+        read_only: false,
+        propagation: Propagation::Private,
+        selinux_label: String::new(),
+    });
+    let error = bench.try_start().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("open {}: No such file or directory", from.display())), "{error}");
     bench.finish().await;
 }
 

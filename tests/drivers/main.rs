@@ -6,6 +6,7 @@ mod daemon;
 mod docker;
 mod isolated;
 mod mock;
+mod options;
 mod qemu;
 mod raw_exec;
 mod registry;

@@ -140,6 +140,12 @@ async fn images_and_flags_must_be_allowed() {
     bench.set_config(json!({"image_path": image, "accelerator": "magic"}));
     let error = bench.try_start().await.unwrap_err().to_string();
     assert_eq!(error, "accelerator must be one of tcg, kvm, got \"magic\"");
+    bench.set_config(json!({"image_path": image, "drive_interface": "usb"}));
+    let error = bench.try_start().await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "drive_interface must be one of ide, scsi, sd, mtd, floppy, pflash, virtio, none, got \"usb\""
+    );
     bench.set_config(json!({"image_path": image}));
     bench.start().await;
     bench.wait_for_log("stdout", "hello from a guest").await;

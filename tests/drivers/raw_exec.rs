@@ -120,6 +120,36 @@ async fn logs_are_rotated_and_the_oldest_removed() {
 }
 
 #[tokio::test]
+async fn signals_that_the_agent_was_started_without_reach_its_tasks() {
+    let ignored = nix::sys::signal::Signal::SIGUSR2;
+    // SAFETY: no handler is involved, and nobody else in this process uses the signal.
+    unsafe { nix::sys::signal::signal(ignored, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+    let mut bench =
+        Bench::new("raw_exec", shell("trap 'echo got it' USR2; kill -USR2 $$; trap - USR2; kill -USR2 $$"));
+    assert_eq!(bench.run().await.signal, ignored as i32);
+    assert_eq!(bench.log("stdout"), "got it\n");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_the_private_directory_leads_nothing_out() {
+    let outside = tempfile::tempdir().unwrap();
+    let script = format!("mv private moved && ln -s {} private && exit 3", outside.path().display());
+    let mut bench = Bench::new("raw_exec", shell(&script));
+    let handle = bench.start().await;
+    // How it ended cannot be read where the task has put something else.
+    let _ = tokio::time::timeout(Duration::from_secs(60), bench.driver.wait(&handle)).await.unwrap();
+    let moved = bench.config.dirs.task.join("moved");
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !moved.join("0.exit").exists() {
+        assert!(Instant::now() < limit, "the supervisor writes where it was told to");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn a_task_over_its_memory_is_reported_as_such() {
     let mut bench = Bench::new("raw_exec", shell("ulimit -v 400000; exec tail /dev/zero"));
 

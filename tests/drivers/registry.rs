@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use herder::drivers::DriverOptions;
 use herder::drivers::all;
+use herder::drivers::cgroup::Hierarchy;
 use herder::drivers::docker::DockerOptions;
 use herder::drivers::docker::GcOptions;
 use serde_json::Value;
@@ -313,6 +314,23 @@ async fn containers_that_no_task_knows_are_removed() {
     let config = json!({"image": image(), "command": "sleep", "args": ["1000"]});
     let mut known = Bench::with(&options, "docker", config.clone());
     let mut lost = Bench::with(&options, "docker", config.clone());
+    // All are tasks of one agent, and these two have cores of their own.
+    let parent = format!("herder-test-{}", known.config.id.alloc);
+    let of_agent = || all(&DriverOptions { cgroup_parent: parent.clone(), ..options.clone() });
+    for bench in [&mut known, &mut lost] {
+        bench.driver = of_agent().remove("docker").unwrap();
+        bench.config.grant.cpu.reserved_cores = vec![1];
+        fs::create_dir(root.path().join(bench.config.id.alloc.to_string())).unwrap();
+    }
+    let reserved = |bench: &Bench| {
+        let name = format!("{}.web", bench.config.id.alloc);
+        let place = match Hierarchy::of_this_machine() {
+            Hierarchy::V1(mounts) => mounts["cpuset"].join(&parent).join("reserve").join(name),
+            Hierarchy::V2(mount) => mount.join(format!("{parent}.slice/reserve.slice/{name}.scope")),
+            Hierarchy::None => panic!("these tests need control groups"),
+        };
+        place.is_dir()
+    };
     let mut foreign = Bench::new("docker", config);
     let handle = known.start().await;
     lost.start().await;
@@ -320,12 +338,14 @@ async fn containers_that_no_task_knows_are_removed() {
     let name = |bench: &Bench| format!("web-{}", bench.config.id.alloc);
     let exists = |bench: &Bench| docker(&["container", "inspect", &name(bench)]);
     // The agent after a restart: it finds one of the two in its records.
-    known.driver = all(&options).remove("docker").unwrap();
+    assert!(reserved(&known) && reserved(&lost));
+    known.driver = of_agent().remove("docker").unwrap();
     known.driver.recover(&handle).await.unwrap();
     assert!(known.driver.fingerprint().await.healthy);
     wait_until("the lost container is still there", || !exists(&lost)).await;
-    assert!(exists(&known) && exists(&foreign));
-    for bench in [known, lost, foreign] {
+    wait_until("its cores are still taken", || !reserved(&lost)).await;
+    assert!(exists(&known) && exists(&foreign) && reserved(&known));
+    for bench in [lost, known, foreign] {
         bench.finish().await;
     }
 }

@@ -17,4 +17,5 @@ mod runtime;
 mod service;
 mod support;
 mod templates;
+mod traps;
 mod tutorial;

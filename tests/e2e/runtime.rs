@@ -251,6 +251,69 @@ fn the_secrets_of_an_ended_task_are_unmounted_and_its_logs_stay() {
     assert_eq!(agent.ok(&["alloc", "logs", &done]), "written\n");
 }
 
+fn is_mounted_in(dir: &std::path::Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("a mount table");
+    mounts.contains(dir.to_str().expect("a plain path"))
+}
+
+#[test]
+fn a_killed_dev_agent_leaves_nothing_once_there_is_another() {
+    let agent = Agent::start(&["-dev"], RAW_EXEC);
+    eventually("the node is ready", || (!ready_nodes(&agent).is_empty()).then_some(()));
+    let service = |name: &str| batch(name, "raw_exec", "", "", "echo pid $$; exec sleep 1000");
+    run(&agent, "left", &service("left"));
+    let alloc = alloc_in(&agent, "left", "running");
+    let pid = eventually("its pid", || {
+        let said = agent.ok(&["alloc", "logs", &alloc]);
+        said.trim().strip_prefix("pid ").map(str::to_owned)
+    });
+    let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+    let dir = agent.kill();
+    assert!(process.exists() && is_mounted_in(dir.path()));
+    let agent = Agent::start_in(dir, &["-dev"], RAW_EXEC);
+    eventually("what was left is gone", || {
+        (!process.exists() && !is_mounted_in(agent.dir.path())).then_some(())
+    });
+    run(&agent, "new", &batch("new", "raw_exec", "", "", "echo done"));
+    alloc_in(&agent, "new", "complete");
+    // An orderly end leaves no mounts either, though a job is purged just before.
+    run(&agent, "last", &service("last"));
+    alloc_in(&agent, "last", "running");
+    agent.ok(&["job", "stop", "-purge", "-detach", "last"]);
+    let path = agent.dir.path().to_owned();
+    agent.terminate();
+    assert!(!is_mounted_in(&path));
+}
+
+#[test]
+fn a_followed_log_ends_with_its_allocation() {
+    let agent = Agent::start(&["-dev"], RAW_EXEC);
+    eventually("the node is ready", || (!ready_nodes(&agent).is_empty()).then_some(()));
+    let script = "for i in 1 2 3; do head -c 700000 /dev/zero | tr '\\0' x | fold -w 99; echo; echo line $i; sleep 0.3; done; \
+                  echo oops >&2; echo end";
+    run(
+        &agent,
+        "talk",
+        &batch("talk", "raw_exec", "", "logs {\n max_files = 5\n max_file_size = 1\n }", script),
+    );
+    let alloc = eventually("its allocation", || {
+        let all = agent.allocs("talk");
+        all.first().and_then(|alloc| alloc["ID"].as_str().map(str::to_owned))
+    });
+    eventually("it began", || {
+        let state = &agent.allocs("talk")[0]["ClientStatus"];
+        (state == "running" || state == "complete").then_some(())
+    });
+    let followed = agent.cli(&["alloc", "logs", "-f", &alloc]);
+    assert_eq!(followed.code, 0, "{}", followed.stderr);
+    assert!(followed.stdout.ends_with("line 3\nend\n"), "over the rotation to the end");
+    assert_eq!(followed.stdout.matches("line ").count(), 3);
+    assert_eq!(followed.stderr, "oops\n");
+    assert_eq!(agent.ok(&["alloc", "logs", "-tail", "-n", "2", &alloc]), "line 3\nend\n");
+    assert_eq!(agent.ok(&["alloc", "logs", "-stderr", "-f", &alloc]), "oops\n");
+    assert_eq!(agent.ok(&["alloc", "logs", "-f", "-tail", "-n", "1", "-stdout", &alloc]), "end\n");
+}
+
 #[test]
 fn a_dev_agent_that_was_killed_begins_anew_in_its_directory() {
     let agent = Agent::dev();
@@ -266,4 +329,51 @@ fn a_dev_agent_that_was_killed_begins_anew_in_its_directory() {
         let dirs = processes.filter_map(|process| std::fs::read_link(process.path().join("cwd")).ok());
         (!dirs.into_iter().any(|dir| dir.starts_with(&task))).then_some(())
     });
+}
+
+const RESTARTING: &str = r#"
+job "restarting" {
+  group "g" {
+    restart {
+      attempts = 5
+      delay    = "100ms"
+    }
+    task "t" {
+      driver = "raw_exec"
+      config {
+        command = "/bin/sh"
+        args    = ["-c", "echo run >> $NOMAD_ALLOC_DIR/data/runs; until rm $NOMAD_ALLOC_DIR/data/go 2>/dev/null; do sleep 0.1; done"]
+      }
+      resources {
+        cpu    = 20
+        memory = 16
+      }
+    }
+  }
+}
+"#;
+
+#[test]
+fn an_agent_looks_after_its_tasks_although_etcd_was_away_when_it_started() {
+    let mut etcd = Etcd::cluster(1);
+    let server = Agent::start(&["-server"], &cluster_config(&etcd, "s0", ""));
+    let config = cluster_config(&etcd, "n0", "client {\n  network_interface = \"lo\"\n}\n");
+    let client = Agent::start(&["-client"], &config);
+    run(&server, "restarting", RESTARTING);
+    let id = alloc_in(&server, "restarting", "running");
+    etcd.kill(0);
+    let client = Agent::start_in(client.kill(), &["-client"], &config);
+    let data = client.dir.path().join("data/alloc").join(&id).join("alloc/data");
+    let runs = || std::fs::read_to_string(data.join("runs")).unwrap_or_default().lines().count();
+    assert_eq!(runs(), 1, "the task went on");
+    std::fs::write(data.join("go"), "").expect("the agent's own directory");
+    eventually("the task has been restarted without etcd", || (runs() == 2).then_some(()));
+    etcd.restart(0);
+    eventually("the cluster has heard of it", || {
+        let alloc = server.cli(&["operator", "api", &format!("/v1/allocation/{id}")]);
+        let alloc: serde_json::Value = serde_json::from_str(&alloc.stdout).ok()?;
+        (alloc["TaskStates"]["t"]["Restarts"] == 1 && alloc["ClientStatus"] == "running").then_some(())
+    });
+    server.ok(&["job", "stop", "-detach", "-purge", "restarting"]);
+    eventually("the work ended", || server.allocs("restarting").is_empty().then_some(()));
 }

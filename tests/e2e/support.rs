@@ -45,6 +45,11 @@ impl Agent {
 
     /// As `start`, in a directory that an earlier agent may have used.
     pub fn start_in(dir: TempDir, args: &[&str], config: &str) -> Self {
+        Self::start_at(Path::new("."), dir, args, config)
+    }
+
+    /// As `start_in`, by somebody who stands at `place`.
+    pub fn start_at(place: &Path, dir: TempDir, args: &[&str], config: &str) -> Self {
         let file = dir.path().join("agent.hcl");
         let data = dir.path().join("data");
         let base =
@@ -55,6 +60,7 @@ impl Agent {
             .args(args)
             .arg("-config")
             .arg(&file)
+            .current_dir(place)
             .env_remove("HERDER_ETCD_ENDPOINTS")
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

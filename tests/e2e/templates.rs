@@ -274,8 +274,7 @@ EOT
     });
     consul.set_key("app/port", "6380");
     eventually("it follows the key", || {
-        let out = std::fs::read_to_string(&path).ok()?;
-        out.starts_with("6380 ").then_some(())
+        std::fs::read_to_string(&path).ok()?.starts_with("6380 ").then_some(())
     });
     agent.ok(&["job", "stop", "-purge", "reader"]);
 }

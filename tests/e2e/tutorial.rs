@@ -48,9 +48,9 @@ fn the_tutorial_works_as_written() {
             Step::Commands { how: How::Background, text, .. } => {
                 assert_eq!(text.trim(), "herder agent -dev -config agent.hcl");
                 let config = std::fs::read_to_string(dir.path().join("agent.hcl")).expect("written before");
-                // The test's agent runs in another directory and on a free port.
-                let config = config.replace("\"./", &format!("\"{}/", dir.path().display()));
-                agent = Some(Agent::start(&["-dev"], &config));
+                // The test's agent has a free port and a directory of its own for its data.
+                let data = tempfile::tempdir().expect("a directory");
+                agent = Some(Agent::start_at(dir.path(), data, &["-dev"], &config));
             }
             Step::Commands { text, how, expected } => {
                 let address = agent.as_ref().map_or("", |agent| agent.address.as_str());

@@ -327,6 +327,7 @@ impl Group {
             record,
             templates: None,
             delay_until: Instant::now(),
+            clearing: None,
             driver_network: Started::default(),
         };
         let runner = AbortOnDropHandle::new(tokio::spawn(runner.run()));

@@ -1,4 +1,5 @@
-//! When an allocation of a deployment counts as healthy or not.
+//! When an allocation counts as healthy or not: by the update block in a deployment, else by the migrate block, so that
+//! a drain goes on only once what it moved is well.
 
 use std::time::Duration;
 
@@ -19,11 +20,13 @@ const CHECK_PACE: Duration = Duration::from_millis(500);
 impl Group {
     /// The rules in force, while health is to be decided.
     fn health_rules(&self) -> Option<Rules> {
-        self.setup.allocation.deployment_id?;
         if self.shared.record.lock().health.is_some() || self.setup.job.job_type() != JobType::Service {
             return None;
         }
         let group = self.setup.group()?;
+        if self.setup.allocation.deployment_id.is_none() {
+            return group.migrate.as_ref().map(Rules::of_migration);
+        }
         Rules::of(group.update.as_ref().or(self.setup.job.update.as_ref())?)
     }
 
@@ -68,7 +71,9 @@ impl Group {
                 true
             }
             health::Verdict::Unhealthy(texts) => {
-                for (task, text) in texts {
+                // Outside deployments nobody waits for the reason.
+                let told = self.setup.allocation.deployment_id.is_some();
+                for (task, text) in texts.into_iter().filter(|_| told) {
                     if let Some(entry) = self.shared.record.lock().tasks.get_mut(&task) {
                         events::record(&mut entry.state, now, events::unhealthy(&text));
                     }

@@ -253,8 +253,14 @@ impl Directory {
         let Some(name) = plain.file_name() else { return Err(escape()) };
         let parent = self.directory(plain.parent().unwrap_or(Path::new("")), Links::Inside)?;
         let mut pending = vec![(Rc::new(parent), name.to_owned())];
+        let mut listed = false;
         while let Some((parent, name)) = pending.pop() {
-            fchownat(parent.fd.as_fd(), name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            match fchownat(parent.fd.as_fd(), name.as_os_str(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                // Gone since it was listed.
+                Err(Errno::ENOENT) if listed => continue,
+                changed => changed?,
+            }
+            listed = true;
             // Not a directory, or gone: then there is nothing below it.
             let Ok(directory) = parent.directory(Path::new(&name), Links::Refuse) else { continue };
             let directory = Rc::new(directory);

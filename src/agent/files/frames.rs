@@ -19,12 +19,14 @@ use futures::Stream;
 use futures::stream;
 use serde::Serialize;
 use serde::Serializer;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::FileError;
 use super::beneath::Directory;
 use super::beneath::Links;
 use super::watch::Changes;
+use crate::drivers::logs::index_in;
 
 /// Largest data of one frame, bytes.
 const FRAME_MAX: usize = 64 * 1024;
@@ -76,6 +78,17 @@ pub enum Origin {
     End,
 }
 
+/// How long a stream goes on.
+#[derive(Clone, Debug)]
+pub enum Follow {
+    /// To the end of what is there.
+    No,
+    /// Until it is dropped.
+    Always,
+    /// Until this turns true, or is closed, and everything has been read.
+    Until(watch::Receiver<bool>),
+}
+
 /// What a stream consists of.
 pub(super) enum Content {
     File {
@@ -107,11 +120,13 @@ struct Reader {
     /// Bytes to skip in later logs, when the stream begins after the end of the first.
     skip: u64,
     changes: Option<Changes>,
+    /// Turns true, or is closed, when nothing will be written any more.
+    ended: Option<watch::Receiver<bool>>,
     last_sent: Option<Instant>,
     done: bool,
 }
 
-/// Frames of `content`. With `follow` the stream goes on until it is dropped or the file is deleted.
+/// Frames of `content`. A followed stream also ends when the file is deleted.
 ///
 /// # Errors
 /// Those of opening. Later errors end the stream.
@@ -119,11 +134,16 @@ pub(super) fn frames(
     content: Content,
     origin: Origin,
     offset: u64,
-    follow: bool,
+    follow: Follow,
 ) -> Result<impl Stream<Item = Result<StreamFrame, FileError>> + Send + use<>, FileError> {
+    let (follows, ended) = match follow {
+        Follow::No => (false, None),
+        Follow::Always => (true, None),
+        Follow::Until(ended) => (true, Some(ended)),
+    };
     // Before the first reading, so that nothing that happens after it is missed.
-    let changes = follow.then(|| Changes::of(&content.watched()));
-    let mut reader = Reader { content, open: None, skip: 0, changes, last_sent: None, done: false };
+    let changes = follows.then(|| Changes::of(&content.watched()));
+    let mut reader = Reader { content, open: None, skip: 0, changes, ended, last_sent: None, done: false };
     reader.begin(origin, offset)?;
     Ok(stream::unfold(reader, |mut reader| async move {
         let frame = reader.next().await?;
@@ -147,7 +167,7 @@ fn numbers(directory: &Directory, prefix: &str) -> io::Result<BTreeSet<u64>> {
     let mut numbers = BTreeSet::new();
     for entry in std::fs::read_dir(directory.as_path())? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u64>().ok());
+        let number = name.to_str().and_then(|name| index_in(name, prefix));
         numbers.extend(number);
     }
     Ok(numbers)
@@ -208,17 +228,30 @@ impl Reader {
 
     async fn next(&mut self) -> Option<Result<StreamFrame, FileError>> {
         while !self.done {
+            // Looked at first: what is read after the end is all there is.
+            let over =
+                self.ended.as_ref().is_some_and(|ended| *ended.borrow() || ended.has_changed().is_err());
             match self.read().await {
                 Ok(Some(frame)) => return Some(Ok(frame)),
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),
             }
-            if self.done {
+            if self.done || over {
                 break;
             }
             let Some(changes) = &mut self.changes else { return None };
-            if tokio::time::timeout(HEARTBEAT, changes.next()).await.is_err() {
-                return Some(Ok(StreamFrame::default()));
+            let end = async {
+                match &mut self.ended {
+                    // An error is an end, too.
+                    Some(ended) => drop(ended.wait_for(|ended| *ended).await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                news = tokio::time::timeout(HEARTBEAT, changes.next()) => if news.is_err() {
+                    return Some(Ok(StreamFrame::default()));
+                },
+                () = end => continue,
             }
             if let Some(sent) = self.last_sent {
                 tokio::time::sleep_until(sent + BATCH).await;
@@ -292,7 +325,8 @@ impl Reader {
 /// Opens the directory and prefix of a task's log.
 pub(super) fn logs(root: &Directory, task: &str, kind: &str) -> io::Result<Content> {
     let place = PathBuf::from("alloc/logs");
-    let directory = root.directory(&place, Links::Inside)?;
+    // A task may have put a link to others' secrets there.
+    let directory = root.directory(&place, Links::Refuse)?;
     let prefix = format!("{task}.{kind}.");
     // A name is one segment, whatever a client sends.
     if Path::new(&prefix).file_name() != Some(OsStr::new(&prefix)) {

@@ -38,6 +38,7 @@ use frames::Content;
 use frames::frames;
 use frames::logs;
 
+pub use frames::Follow;
 pub use frames::Origin;
 pub use frames::StreamFrame;
 
@@ -206,6 +207,7 @@ impl AllocFiles {
     ) -> Result<impl Stream<Item = Result<StreamFrame, FileError>> + Send + use<>, FileError> {
         let (this, name) = (self.clone(), path.to_owned());
         let file = blocking(move || this.open_file(&name)).await?;
+        let follow = if follow { Follow::Always } else { Follow::No };
         frames(Content::File { path: relative(path), file }, origin, offset, follow)
     }
 
@@ -220,7 +222,7 @@ impl AllocFiles {
         kind: LogKind,
         origin: Origin,
         offset: u64,
-        follow: bool,
+        follow: Follow,
     ) -> Result<impl Stream<Item = Result<StreamFrame, FileError>> + Send + use<>, FileError> {
         let content =
             logs(&self.root, task, kind.name()).map_err(|error| self.error("open", "alloc/logs", error))?;

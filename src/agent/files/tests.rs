@@ -45,6 +45,11 @@ impl Alloc {
     }
 
     async fn logs(&self, origin: Origin, offset: u64, follow: bool) -> Frames {
+        let follow = if follow { Follow::Always } else { Follow::No };
+        self.followed(origin, offset, follow).await
+    }
+
+    async fn followed(&self, origin: Origin, offset: u64, follow: Follow) -> Frames {
         Frames(Box::pin(self.files.logs("web", LogKind::Stdout, origin, offset, follow).await.unwrap()))
     }
 }
@@ -167,8 +172,11 @@ async fn nothing_outside_and_nothing_secret_is_shown() {
     let stream = alloc.files.stream("web/token", Origin::Start, 0, true).await.map(|_| ());
     assert!(matches!(stream, Err(FileError::Secret(_))));
     assert_eq!(alloc.read("alloc/secrets/fine", 0, None).await.unwrap(), "shared");
-    let logs =
-        alloc.files.logs("../../web/secrets/x", LogKind::Stdout, Origin::Start, 0, false).await.map(|_| ());
+    let logs = alloc
+        .files
+        .logs("../../web/secrets/x", LogKind::Stdout, Origin::Start, 0, Follow::No)
+        .await
+        .map(|_| ());
     assert!(matches!(logs, Err(FileError::NotFound(..))));
 }
 
@@ -281,4 +289,35 @@ async fn large_files_come_in_bounded_frames() {
     let frames: Vec<StreamFrame> = alloc.logs(Origin::Start, 0, false).await.0.try_collect().await.unwrap();
     assert_eq!(frames.len(), 3);
     assert_eq!(frames.iter().flat_map(|frame| frame.data.to_vec()).collect::<Vec<u8>>(), text.as_bytes());
+}
+
+#[tokio::test]
+async fn a_followed_log_ends_with_its_allocation_once_all_is_read() {
+    let alloc = Alloc::new();
+    let ended = tokio::sync::watch::Sender::new(false);
+    let follow = || Follow::Until(ended.subscribe());
+    let mut frames = alloc.followed(Origin::Start, 0, follow()).await;
+    alloc.append("alloc/logs/web.stdout.0", "one\n");
+    assert_eq!(frames.text().await, "one\n");
+    alloc.append("alloc/logs/web.stdout.0", "two\n");
+    alloc.append("alloc/logs/web.stdout.1", "three\n");
+    ended.send_replace(true);
+    assert_eq!(frames.rest().await, "two\nthree\n");
+    assert_eq!(alloc.followed(Origin::End, 6, follow()).await.rest().await, "three\n", "it had ended before");
+    let waiting =
+        alloc.followed(Origin::End, 0, Follow::Until(tokio::sync::watch::Sender::new(false).subscribe()));
+    assert_eq!(waiting.await.rest().await, "", "nobody knows the allocation any more");
+}
+
+#[tokio::test]
+async fn what_a_task_plants_among_its_logs_is_not_shown_as_one() {
+    let alloc = Alloc::new();
+    alloc.write("alloc/logs/web.stdout.0", "log\n");
+    alloc.write(&format!("alloc/logs/web.stdout.{}", u64::MAX), "absurd\n");
+    alloc.write("web/secrets/web.stdout.0", "secret\n");
+    assert_eq!(alloc.logs(Origin::Start, 0, false).await.rest().await, "log\n");
+    std::fs::rename(alloc.path.join("alloc/logs"), alloc.path.join("alloc/moved")).unwrap();
+    symlink("../web/secrets", alloc.path.join("alloc/logs")).unwrap();
+    let refused = alloc.files.logs("web", LogKind::Stdout, Origin::Start, 0, Follow::No).await;
+    assert!(refused.is_err(), "the place of the logs leads to secrets");
 }

@@ -36,17 +36,14 @@ struct Here {
     ip: IpAddr,
 }
 
-/// Link-local addresses mean nothing to other machines.
-fn addresses() -> Vec<Here> {
-    let usable = |ip: &IpAddr| match ip {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+/// The addresses that can be used, best first. Link-local ones mean little to other machines: they come last, if at all.
+fn in_order(mut all: Vec<Here>, options: &FingerprintOptions) -> Vec<Here> {
+    let is_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let found = if_addrs::get_if_addrs().unwrap_or_default();
-    let mut all: Vec<Here> =
-        found.iter().map(|one| Here { interface: one.name.clone(), ip: one.ip() }).collect();
-    all.retain(|here| usable(&here.ip));
-    all.sort_by_key(|here| here.ip.is_ipv6());
+    all.retain(|here| !(options.disallow_link_local && is_local(&here.ip)));
+    all.sort_by_key(|here| (is_local(&here.ip), here.ip.is_ipv6() != options.prefer_ipv6));
     all
 }
 
@@ -57,8 +54,9 @@ pub(super) fn interfaces(options: &FingerprintOptions, found: &mut Fingerprint) 
     } else {
         options.network_interface.clone()
     };
-    let mut all = addresses();
-    all.sort_by_key(|here| here.ip.is_ipv6() != options.prefer_ipv6);
+    let found_here = if_addrs::get_if_addrs().unwrap_or_default();
+    let here = found_here.iter().map(|one| Here { interface: one.name.clone(), ip: one.ip() });
+    let all = in_order(here.collect(), options);
     let speed = |device: &str| options.network_speed.unwrap_or_else(|| speed_of(device));
     let chosen = all.iter().find(|here| here.interface == device);
     if chosen.is_none() {
@@ -220,6 +218,20 @@ fn version_in(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn link_local_addresses_are_used_last_or_not_at_all() {
+        let here = |ip: &str| Here { interface: "eth0".into(), ip: ip.parse().unwrap() };
+        let all = ["fe80::1", "169.254.1.2", "fd00::2", "192.0.2.2"].map(here);
+        let order = |prefer_ipv6, disallow_link_local| {
+            let options =
+                FingerprintOptions { prefer_ipv6, disallow_link_local, ..FingerprintOptions::default() };
+            in_order(all.to_vec(), &options).iter().map(|here| here.ip.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(false, false), ["192.0.2.2", "fd00::2", "169.254.1.2", "fe80::1"]);
+        assert_eq!(order(true, false), ["fd00::2", "192.0.2.2", "fe80::1", "169.254.1.2"]);
+        assert_eq!(order(false, true), ["192.0.2.2", "fd00::2"]);
+    }
 
     #[test]
     fn the_default_route_with_the_lowest_metric_wins() {

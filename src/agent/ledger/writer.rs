@@ -8,11 +8,11 @@ use std::sync::mpsc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use redb::Database;
 use redb::TableDefinition;
 use redb::TableHandle as _;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::CACHE_BYTES;
@@ -41,7 +41,7 @@ pub(super) struct Writer {
     pub path: PathBuf,
     /// Absent between a failed write and the next attempt: after an error it has to be opened anew.
     pub database: Option<Database>,
-    pub trouble: Arc<Mutex<Option<String>>>,
+    pub trouble: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Writer {
@@ -60,7 +60,7 @@ impl Writer {
             match &outcome {
                 Ok(()) => changes.clear(),
                 // Known before anybody hears of it: no task starts that could not be remembered.
-                Err(cause) => *self.trouble.lock() = Some(cause.clone()),
+                Err(cause) => drop(self.trouble.send_replace(Some(cause.clone()))),
             }
             for done in waiting {
                 // Nobody waits any more: fine.
@@ -98,12 +98,12 @@ impl Writer {
             match self.write(changes) {
                 Ok(()) => {
                     changes.clear();
-                    *self.trouble.lock() = None;
+                    self.trouble.send_replace(None);
                     tracing::info!(path = %self.path.display(), "the ledger can be written again");
                     return true;
                 }
                 Err(cause) => {
-                    *self.trouble.lock() = Some(cause.clone());
+                    self.trouble.send_replace(Some(cause.clone()));
                     newest = cause;
                 }
             }

@@ -1,5 +1,6 @@
 //! Ends a task: on order, or for good; and clears up after each run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::events;
@@ -48,14 +49,37 @@ impl TaskRunner {
         });
         self.event(events::terminated(&exit));
         self.deregister_services();
-        if let Some(handle) = self.record.handle.take()
-            && let Some(driver) = self.machine.config.drivers.get(handle.driver.as_str())
-            && let Err(error) = driver.remove(&handle).await
-        {
-            tracing::warn!(task = %self.name, %error, "cannot clear up after the task");
-        }
+        self.clear_up().await;
         self.record.state.finished_at = self.machine.now();
         exit
+    }
+
+    /// Removes what the driver keeps of a run that has ended. While that end cannot be remembered it stays, because
+    /// the next agent would have to ask the driver how the run ended.
+    async fn clear_up(&mut self) {
+        let Some(handle) = self.record.handle.take() else { return };
+        let Some(driver) = self.machine.config.drivers.get(handle.driver.as_str()).map(Arc::clone) else {
+            return;
+        };
+        let ledger = &self.machine.context.ledger;
+        let troubles = ledger.troubles().filter(|troubles| troubles.borrow().is_some());
+        let task = self.name.clone();
+        let remove = async move {
+            if let Some(mut troubles) = troubles
+                && troubles.wait_for(Option::is_none).await.is_err()
+            {
+                // The agent has gone: it is the next one's business.
+                return;
+            }
+            if let Err(error) = driver.remove(&handle).await {
+                tracing::warn!(%task, %error, "cannot clear up after the task");
+            }
+        };
+        if ledger.trouble().is_some() {
+            self.clearing = Some(tokio::spawn(remove));
+        } else {
+            remove.await;
+        }
     }
 
     pub(super) async fn die(&mut self, failed: bool) -> Seen {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::agent::dirs;
@@ -168,6 +169,8 @@ pub struct TaskRunner {
     pub record: TaskRecord,
     pub templates: Option<RunningTemplates>,
     pub delay_until: Instant,
+    /// What an earlier run left is removed as soon as its end can be remembered.
+    pub clearing: Option<JoinHandle<()>>,
     /// The tokens of the task's identities, and those that it was given last.
     pub identities: watch::Receiver<Arc<Tokens>>,
     pub given: Arc<Tokens>,

@@ -5,6 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream;
+use sha2::Digest;
+use sha2::Sha256;
 
 use crate::agent::dirs;
 use crate::agent::env;
@@ -19,7 +24,11 @@ use crate::agent::task::TaskRunner;
 use crate::agent::task::Trouble;
 use crate::agent::volumes;
 use crate::drivers::Mount;
+use crate::model::task::Artifact;
 use crate::model::task::Task;
+
+/// Artifacts of one task that are fetched at the same time.
+const PARALLEL_DOWNLOADS: usize = 3;
 
 impl TaskRunner {
     /// Directories, payload, artifacts (once), templates (once, or as the restart policy says).
@@ -35,6 +44,9 @@ impl TaskRunner {
         let fresh = self.build_directories(&setup, &task).await?;
         self.take_identities(&setup, &task).await;
         if fresh || !self.record.prepared {
+            if fresh {
+                self.record.artifacts.clear();
+            }
             self.record.prepared = false;
             self.mounts(&setup, &task)?;
             self.write_payload(&setup, &task)?;
@@ -104,30 +116,57 @@ impl TaskRunner {
         })
     }
 
+    /// Several at a time. Those that are in place, from an earlier attempt or agent, are not fetched again.
     async fn fetch_artifacts(&mut self, setup: &Setup, task: &Task) -> Result<(), Trouble> {
-        if task.artifacts.is_empty() {
+        let env = self.base_env(setup, task);
+        let names = self.machine.node_names();
+        let resolve = |name: &str| env::lookup(&env, &names, name);
+        let wanted = task.artifacts.iter().map(|artifact| env::interpolate_block(artifact, &resolve));
+        let wanted = wanted.map(|artifact| (mark(&artifact), artifact));
+        let missing: Vec<_> = wanted.filter(|(mark, _)| !self.record.artifacts.contains(mark)).collect();
+        if missing.is_empty() {
             return Ok(());
         }
         self.event(events::downloading());
         self.note().await;
-        let env = self.base_env(setup, task);
-        let names = self.machine.node_names();
-        let resolve = |name: &str| env::lookup(&env, &names, name);
-        let options = ArtifactOptions { user: task.user.clone(), ..self.machine.config.artifacts.clone() };
-        let progress = self.hook_progress(events::hook_message);
-        let surroundings = Arc::clone(&self.machine.config.surroundings);
-        let dirs = self.dirs(setup);
-        for artifact in &task.artifacts {
-            let artifact = env::interpolate_block(artifact, &resolve);
-            let fetched = surroundings.fetch(&artifact, &dirs, &options, &progress);
-            self.while_told(fetched).await.map_err(|error| Trouble {
+        let fetching = missing.into_iter().map(|(mark, artifact)| self.fetch(setup, task, mark, artifact));
+        let fetching: Vec<_> = fetching.collect();
+        let mut fetched = stream::iter(fetching).buffer_unordered(PARALLEL_DOWNLOADS);
+        while let Some(outcome) = self.while_told(fetched.next()).await {
+            let mark = outcome.map_err(|error| Trouble {
                 event: events::download_failed(&error.message),
                 recoverable: error.recoverable,
                 fatal: false,
             })?;
+            self.record.artifacts.insert(mark);
+            self.note().await;
         }
         Ok(())
     }
+
+    /// The download of one artifact, as a future that holds nothing of the runner; it yields the artifact's mark.
+    fn fetch(
+        &self,
+        setup: &Setup,
+        task: &Task,
+        mark: String,
+        artifact: Artifact,
+    ) -> BoxFuture<'static, Result<String, HookError>> {
+        let options = ArtifactOptions { user: task.user.clone(), ..self.machine.config.artifacts.clone() };
+        let progress = self.hook_progress(events::hook_message);
+        let surroundings = Arc::clone(&self.machine.config.surroundings);
+        let dirs = self.dirs(setup);
+        Box::pin(async move {
+            surroundings.fetch(&artifact, &dirs, &options, &progress).await?;
+            Ok(mark)
+        })
+    }
+}
+
+/// Tells an artifact from others. It says nothing about headers and options, which may hold secrets.
+fn mark(artifact: &Artifact) -> String {
+    let text = serde_json::to_vec(artifact).expect("an artifact has text keys only");
+    hex::encode(Sha256::digest(text))
 }
 
 /// Writes a file below `local`, which may hold links of an earlier allocation: none of them is followed.

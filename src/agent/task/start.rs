@@ -72,9 +72,7 @@ impl TaskRunner {
 
     fn config(&self, setup: &Setup, task: &Task) -> Result<TaskConfig, Trouble> {
         let env = self.full_env(setup, task).map_err(|error| Trouble {
-            event: events::killing_because(&format!(
-                "Template failed to read environment variables: {error}"
-            )),
+            event: events::killing_because(&error.message),
             recoverable: false,
             fatal: true,
         })?;
@@ -140,6 +138,10 @@ impl TaskRunner {
             // Unremembered, it could not be found again by the next agent.
             let text = format!("the agent cannot remember a new task: {cause}");
             return Err(Trouble { event: events::driver_failed(&text), recoverable: true, fatal: false });
+        }
+        if let Some(clearing) = self.clearing.take() {
+            // Fails only if it panicked; what is left is then found by the next agent.
+            let _ = clearing.await;
         }
         self.record.run += 1;
         self.record.resume_at = Time::NEVER;

@@ -475,12 +475,21 @@ impl GroupPass<'_> {
         }
     }
 
+    /// It has not begun, or nobody knows yet whether it is well. What is on a draining node is not waited for.
+    fn is_unready(&self, alloc: &Alloc) -> bool {
+        let judged = self.job.job_type() == JobType::Service
+            && self.group.migrate.is_some()
+            && alloc.desired.deployment_id.is_none();
+        let awaited = judged && alloc.node != NodeCondition::Draining && !alloc.status.is_terminal();
+        alloc.status == ClientStatus::Pending || (awaited && alloc.healthy().is_none())
+    }
+
     /// Moves allocations that users asked to move, and those of draining nodes a few at a time.
     fn migrate(&self, filled: &BTreeMap<u32, &Alloc>, plan: &mut GroupPlan) {
         let busy: BTreeSet<AllocId> =
             plan.place.iter().filter_map(|slot| slot.previous.map(|previous| previous.0)).collect();
         let parallel = self.group.migrate.as_ref().map_or(1, |migrate| migrate.max_parallel.max(1));
-        let unready = filled.values().filter(|alloc| alloc.status == ClientStatus::Pending).count();
+        let unready = filled.values().filter(|alloc| self.is_unready(alloc)).count();
         let mut budget = usize::try_from(parallel).unwrap_or(1).saturating_sub(unready + plan.place.len());
         for alloc in
             filled.values().filter(|alloc| !alloc.status.is_terminal() && !busy.contains(&alloc.id()))

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 use nix::fcntl::FlockArg;
@@ -65,6 +66,20 @@ impl Cores {
         if fs::remove_dir(self.group(name)).is_ok() {
             let _ = rebalance(&self.partition);
         }
+    }
+
+    /// Names of reservations without processes that are older than `age`.
+    pub fn idle(&self, age: Duration) -> Vec<String> {
+        let (_, reserve) = parts(&self.partition);
+        let groups = fs::read_dir(reserve).into_iter().flatten().flatten();
+        let idle = groups.filter(|group| {
+            let old = group.metadata().and_then(|meta| meta.modified()).ok();
+            let old = old.and_then(|made| made.elapsed().ok()).is_some_and(|elapsed| elapsed >= age);
+            let processes = fs::read_to_string(group.path().join("cgroup.procs"));
+            old && processes.is_ok_and(|processes| processes.is_empty())
+        });
+        let names = idle.filter_map(|group| group.file_name().into_string().ok());
+        names.map(|name| name.trim_end_matches(".scope").to_owned()).collect()
     }
 
     /// The cores left for all, as a list; `None` while they have never been divided.

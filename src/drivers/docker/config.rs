@@ -62,6 +62,8 @@ const DOCKER_CAPABILITIES: &[&str] = &[
     "setuid",
     "sys_chroot",
 ];
+/// Microseconds.
+const SMALLEST_QUOTA: i64 = 1000;
 /// Dropped unless asked for: Docker grants it, Nomad's default list does not.
 const NET_RAW: &str = "net_raw";
 
@@ -190,7 +192,9 @@ fn host_config(options: &DockerOptions, task: &TaskConfig, ports: PortMap) -> Re
         let period = config.number("cpu_cfs_period").filter(|period| *period > 0).unwrap_or(100_000);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as i64;
         host.cpu_period = Some(period);
-        host.cpu_quota = Some(period * cpus * task.grant.cpu.cpu_shares / task.node_mhz);
+        let quota = period * cpus * task.grant.cpu.cpu_shares / task.node_mhz;
+        // The kernel takes nothing less; a task that small would not start at all.
+        host.cpu_quota = Some(quota.max(SMALLEST_QUOTA));
     }
     Ok(host)
 }

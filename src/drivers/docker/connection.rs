@@ -9,6 +9,8 @@ use bollard::API_DEFAULT_VERSION;
 use bollard::BollardRequest;
 use bollard::Docker as Client;
 use bollard::errors::Error;
+use bollard::models::ContainerCreateBody;
+use bytes::Bytes;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -17,6 +19,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
 
 use crate::drivers::DriverError;
 
@@ -129,6 +132,23 @@ fn innermost(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+/// A client that asks for this container with an address of its hardware, if there is one. Older Dockers want to be told
+/// beside the networks, where the client's model of a container has no place for it.
+pub(super) fn with_mac_address(client: Client, body: &ContainerCreateBody, address: &str) -> Client {
+    let Ok(Value::Object(mut body)) = serde_json::to_value(body) else { return client };
+    if address.is_empty() {
+        return client;
+    }
+    body.insert("MacAddress".to_owned(), address.into());
+    let body = Bytes::from(Value::Object(body).to_string());
+    client.with_request_modifier(move |mut request| {
+        if request.method() == http::Method::POST && request.uri().path().ends_with("/containers/create") {
+            *request.body_mut() = bollard::body_full(body.clone());
+        }
+        request
+    })
 }
 
 /// Docker reads the header with credentials in the alphabet for addresses; the client writes it in the other one.

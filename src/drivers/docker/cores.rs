@@ -2,6 +2,8 @@
 //! of the cores that containers have to themselves, nor containers of those that are taken from all: both are told.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -32,6 +34,8 @@ type Sharing = Arc<Mutex<BTreeMap<String, Option<String>>>>;
 pub(super) struct CoreKeeper {
     cores: Option<Cores>,
     sharing: Sharing,
+    /// Names of reservations that belong to tasks.
+    owned: Mutex<BTreeSet<String>>,
     work: OnceLock<AbortOnDropHandle<()>>,
 }
 
@@ -60,10 +64,29 @@ impl CoreKeeper {
             return Ok(cores.shared().filter(|shared| !cores.is_everything(shared)));
         }
         let own = own.join(",");
+        self.own(id);
         cores
             .reserve(&name_of(id), &own)
             .map_err(|error| DriverError::Recoverable(format!("cannot reserve the cores {own}: {error}")))?;
         Ok(Some(own))
+    }
+
+    /// The cores that were reserved for this task are still needed.
+    pub(super) fn own(&self, id: &TaskId) {
+        self.owned.lock().insert(name_of(id));
+    }
+
+    /// Gives back the cores of tasks that nobody knows: the agent was killed between reserving them and noting that it
+    /// did. Its own allocations are those with a directory below `root`.
+    pub(super) fn sweep(&self, root: &Path, age: Duration) {
+        let Some(cores) = &self.cores else { return };
+        for name in cores.idle(age) {
+            let ours = name.split_once('.').is_some_and(|(alloc, _)| root.join(alloc).is_dir());
+            if ours && !self.owned.lock().contains(&name) {
+                tracing::info!(%name, "giving back the cores of a task that nobody knows");
+                cores.release(&name);
+            }
+        }
     }
 
     /// Follows a container that runs on these cores.
@@ -84,6 +107,7 @@ impl CoreKeeper {
     /// A container is gone, and so are its cores.
     pub(super) fn release(&self, container: &str, id: &TaskId) {
         self.sharing.lock().remove(container);
+        self.owned.lock().remove(&name_of(id));
         if let Some(cores) = &self.cores {
             cores.release(&name_of(id));
         }

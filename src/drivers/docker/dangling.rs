@@ -13,15 +13,24 @@ use parking_lot::Mutex;
 
 use super::DockerOptions;
 use super::config::ROOT_LABEL;
+use super::cores::CoreKeeper;
 use super::words;
 
 /// Ids of the containers that tasks know.
 pub(super) type Known = Arc<Mutex<BTreeSet<String>>>;
 
 /// Looks again and again, for ever. The first look comes after one period: by then a new agent has found its tasks.
-pub(super) async fn sweep(options: DockerOptions, known: Known, connect: impl Fn() -> Option<Client>) {
+pub(super) async fn sweep(
+    options: DockerOptions,
+    known: Known,
+    cores: Arc<CoreKeeper>,
+    connect: impl Fn() -> Option<Client>,
+) {
     loop {
         tokio::time::sleep(options.gc.dangling_period).await;
+        if !options.gc.dangling_dry_run {
+            cores.sweep(&options.alloc_root, options.gc.dangling_grace);
+        }
         if let Some(client) = connect()
             && let Err(error) = sweep_once(&options, &known, &client).await
         {

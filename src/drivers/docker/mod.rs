@@ -14,6 +14,7 @@ mod network;
 mod options;
 mod pause;
 mod session;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,7 +29,6 @@ use bollard::errors::Error;
 use bollard::exec::CreateExecOptions;
 use bollard::exec::StartExecResults;
 use bollard::models::ContainerInspectResponse;
-use bollard::models::ContainerStatsResponse;
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use bollard::query_parameters::InspectContainerOptions;
 use bollard::query_parameters::KillContainerOptionsBuilder;
@@ -95,7 +95,7 @@ const MAX_OUTPUT: usize = 1 << 20;
 pub struct Docker {
     options: DockerOptions,
     connection: Arc<Connection>,
-    cores: CoreKeeper,
+    cores: Arc<CoreKeeper>,
     followers: Mutex<BTreeMap<TaskId, JoinHandle<()>>>,
     images: Images,
     /// Containers that tasks know.
@@ -107,7 +107,7 @@ pub struct Docker {
 }
 
 /// What the handle of a container remembers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct State {
     container: String,
     #[serde(default)]
@@ -168,7 +168,7 @@ impl Docker {
     pub fn new(options: DockerOptions, cores: Option<Cores>) -> Self {
         Self {
             connection: Arc::new(Connection::new(&options.endpoint, options.tls.clone())),
-            cores: CoreKeeper::new(cores),
+            cores: Arc::new(CoreKeeper::new(cores)),
             options,
             followers: Mutex::default(),
             images: Images::default(),
@@ -265,6 +265,7 @@ impl Docker {
             ))
         })?;
         network::adapt(&mut body, task)?;
+        let client = connection::with_mac_address(client, &body, &task.config.text("mac_address"));
         let own = task.config.number("container_exists_attempts").and_then(|own| u32::try_from(own).ok());
         let attempts = own.unwrap_or(self.options.container_exists_attempts).max(1);
         let mut pause = FIRST_PAUSE;
@@ -349,7 +350,7 @@ impl Docker {
             self.cores.follow(&state.container, cores, &self.connection);
         }
         let found = self.inspect(&state.container).await?;
-        Ok((handle, own_network(&found, &state)))
+        Ok((handle, view::own_network(&found, &state)))
     }
 
     async fn give_up(&self, container: &str, id: &TaskId) {
@@ -396,7 +397,8 @@ impl Docker {
         self.sweeper.get_or_init(|| {
             let connection = Arc::clone(&self.connection);
             let connect = move || connection.client(REQUEST_LIMIT).ok();
-            let work = dangling::sweep(self.options.clone(), Known::clone(&self.known), connect);
+            let (options, known) = (self.options.clone(), Known::clone(&self.known));
+            let work = dangling::sweep(options, known, Arc::clone(&self.cores), connect);
             AbortOnDropHandle::new(tokio::spawn(work))
         });
     }
@@ -480,44 +482,6 @@ impl Docker {
     }
 }
 
-/// Docker's figures; their names depend on the version of control groups.
-fn usage(found: ContainerStatsResponse, pid: Option<i32>) -> TaskStats {
-    let cpu = found.cpu_stats.unwrap_or_default();
-    let time = cpu.cpu_usage.unwrap_or_default();
-    let throttling = cpu.throttling_data.unwrap_or_default();
-    let memory = found.memory_stats.unwrap_or_default();
-    let details = memory.stats.unwrap_or_default();
-    let detail = |names: [&str; 2]| names.iter().find_map(|name| details.get(*name).copied());
-    TaskStats {
-        cpu_time_ns: time.total_usage.unwrap_or(0),
-        user_ns: time.usage_in_usermode,
-        system_ns: time.usage_in_kernelmode,
-        throttled_periods: throttling.throttled_periods,
-        throttled_ns: throttling.throttled_time,
-        rss_bytes: detail(["rss", "anon"]).or(memory.usage).unwrap_or(0),
-        cache_bytes: detail(["cache", "file"]),
-        swap_bytes: details.get("swap").copied(),
-        usage_bytes: memory.usage,
-        max_usage_bytes: memory.max_usage,
-        pids: pid.into_iter().collect(),
-        ..TaskStats::default()
-    }
-}
-
-/// The first address of the container's networks. Others can reach it unless Docker hides it behind the host's.
-fn own_network(found: &ContainerInspectResponse, state: &State) -> Started {
-    let networks = found.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
-    let sorted: BTreeMap<_, _> = networks.into_iter().flatten().collect();
-    let given = |address: &Option<String>| address.clone().filter(|ip| !ip.is_empty());
-    let ipv6 =
-        || sorted.iter().find_map(|(name, network)| Some((name, given(&network.global_ipv6_address)?)));
-    let ipv4 = || sorted.iter().find_map(|(name, network)| Some((name, given(&network.ip_address)?)));
-    let chosen = if state.prefer_ipv6 { ipv6().or_else(ipv4) } else { ipv4() };
-    let Some((name, address)) = chosen else { return Started::default() };
-    let hidden = ["bridge", "nat"].contains(&name.as_str());
-    Started { address: Some(address), advertise: state.prefer_ipv6 || !hidden, ports: state.ports.clone() }
-}
-
 #[async_trait]
 impl Driver for Docker {
     fn name(&self) -> &'static str {
@@ -572,8 +536,10 @@ impl Driver for Docker {
         if state.shares_cores {
             let runs_on = found.host_config.as_ref().and_then(|host| host.cpuset_cpus.clone());
             self.cores.follow(&state.container, runs_on, &self.connection);
+        } else {
+            self.cores.own(&handle.id);
         }
-        Ok(own_network(&found, &state))
+        Ok(view::own_network(&found, &state))
     }
 
     async fn wait(&self, handle: &TaskHandle) -> Result<ExitStatus, DriverError> {
@@ -645,7 +611,7 @@ impl Driver for Docker {
             Box::pin(client.stats(&container, Some(options))).next().await.ok_or(DriverError::NotFound)?;
         let stats = stats.map_err(recoverable)?;
         let pid = self.inspect(&container).await?.state.and_then(|state| state.pid);
-        Ok(usage(stats, pid.and_then(|pid| i32::try_from(pid).ok())))
+        Ok(view::usage(stats, pid.and_then(|pid| i32::try_from(pid).ok())))
     }
 
     async fn exec(

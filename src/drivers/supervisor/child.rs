@@ -120,10 +120,11 @@ fn redirect(streams: &Streams<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Rust ignores SIGPIPE and the supervisor blocks some signals; programs expect neither.
+/// Rust ignores SIGPIPE, the supervisor blocks some signals, and whoever started the agent may have had others ignored
+/// (`nohup`, `&` in a script). Programs expect none of that: a shell cannot even trap what it finds ignored.
 fn reset_signals() {
-    for ignored in [Signal::SIGPIPE, Signal::SIGCHLD] {
-        // SAFETY: restores default dispositions.
+    for ignored in Signal::iterator() {
+        // SAFETY: restores default dispositions. Fails for those that cannot be ignored.
         let _ = unsafe { signal(ignored, SigHandler::SigDfl) };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);

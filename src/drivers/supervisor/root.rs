@@ -58,8 +58,10 @@ pub(super) fn enter(isolation: &Isolation) -> Result<(), String> {
     let new_root = io_step("open the task directory", open_path(root))?;
     let mut sources = Vec::new();
     for bind in &isolation.binds {
-        if let Ok(source) = open_path(&bind.from) {
-            sources.push((source, bind));
+        match open_path(&bind.from) {
+            Ok(source) => sources.push((source, bind)),
+            Err(_) if !bind.required => {}
+            Err(error) => return io_step(&format!("open {}", bind.from.display()), Err(error)),
         }
     }
     let mut devices = Vec::new();

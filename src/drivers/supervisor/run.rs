@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use nix::fcntl::OFlag;
+use nix::fcntl::open;
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
@@ -25,6 +27,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::sys::signalfd::SfdFlags;
 use nix::sys::signalfd::SignalFd;
+use nix::sys::stat::Mode;
 use nix::sys::wait::WaitPidFlag;
 use nix::sys::wait::WaitStatus;
 use nix::sys::wait::waitpid;
@@ -64,7 +67,11 @@ pub fn state_file(prefix: &Path) -> PathBuf {
 /// Runs in a process of its own until the task has ended.
 pub(super) fn supervise(mut spec: TaskSpec, connection: UnixStream) -> i32 {
     let _ = prctl::set_name(c"herder-task");
-    let started = start(&mut spec);
+    let held = hold(&spec.prefix);
+    let started = match &held {
+        Ok((_, files)) => start(&mut spec, files),
+        Err(error) => Err(format!("cannot open the directory of {}: {error}", spec.prefix.display())),
+    };
     let (reply, task) = match started {
         Ok((running, task)) => (RunReply::Started(running), Some(task)),
         Err(text) => {
@@ -77,12 +84,13 @@ pub(super) fn supervise(mut spec: TaskSpec, connection: UnixStream) -> i32 {
     let _ = spec::send(&connection, &reply);
     drop(connection);
     let Some(task) = task else { return 1 };
-    let (prefix, cgroups) = (spec.prefix.clone(), spec.cgroups.clone());
+    let Ok((_directory, files)) = held else { return 1 };
+    let cgroups = spec.cgroups.clone();
     // Environment and paths are not needed again.
     drop(spec);
     let status = task.run(&cgroups);
-    let written = write_json(&exit_file(&prefix), &status);
-    let _ = fs::remove_file(state_file(&prefix));
+    let written = write_json(&exit_file(&files), &status);
+    let _ = fs::remove_file(state_file(&files));
     cgroups.clear();
     i32::from(written.is_err())
 }
@@ -99,7 +107,20 @@ struct Stream {
     file: Option<RotatingFile>,
 }
 
-fn start(spec: &mut TaskSpec) -> Result<(Running, Task), String> {
+/// The files' prefix by way of their directory, which is held open: a task without a root of its own could put
+/// something else in its place.
+fn hold(prefix: &Path) -> io::Result<(OwnedFd, PathBuf)> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let (Some(directory), Some(name)) = (prefix.parent(), prefix.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = open(directory, flags, Mode::empty())?;
+    let files = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    Ok((directory, files))
+}
+
+/// The files that tell of the task are named `files`, with different ends.
+fn start(spec: &mut TaskSpec, files: &Path) -> Result<(Running, Task), String> {
     prctl::set_child_subreaper(true).map_err(|error| format!("cannot become a subreaper: {error}"))?;
     let previous_score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     let mut mask = SigSet::empty();
@@ -146,7 +167,7 @@ fn start(spec: &mut TaskSpec) -> Result<(Running, Task), String> {
     let own = i32::try_from(std::process::id()).map_err(|_| "own pid out of range".to_owned())?;
     let running =
         Running { supervisor: identify(own)?, task: identify(pid.as_raw())?, cgroups: spec.cgroups.clone() };
-    if let Err(error) = write_json(&state_file(&spec.prefix), &running) {
+    if let Err(error) = write_json(&state_file(files), &running) {
         let _ = kill(pid, Signal::SIGKILL);
         return Err(format!("cannot write {}: {error}", state_file(&spec.prefix).display()));
     }

@@ -99,7 +99,7 @@ pub struct Isolation {
     pub no_pivot_root: bool,
 }
 
-/// A directory or file of the host shown inside. A missing source is skipped.
+/// A directory or file of the host shown inside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     pub from: PathBuf,
@@ -108,6 +108,9 @@ pub struct Bind {
     /// Mounts that the host makes below `from` later are seen, too.
     #[serde(default)]
     pub follows_host: bool,
+    /// Without its source the task cannot start; otherwise a missing one is skipped.
+    #[serde(default)]
+    pub required: bool,
 }
 
 /// A command to run inside a task.

@@ -50,6 +50,8 @@ pub struct EtcdOptions {
     pub watch_check_interval: Duration,
     /// A key that this user may read; used to learn the store's revision.
     pub probe_key: String,
+    /// Whether no member needs to answer yet. Requests fail until one does.
+    pub may_be_away: bool,
     /// What the members accept in one transaction (`--max-txn-ops`, `--max-request-bytes`).
     pub limits: Limits,
 }
@@ -81,6 +83,7 @@ impl Default for EtcdOptions {
             retry_timeout: Duration::from_secs(10),
             watch_check_interval: Duration::from_secs(2),
             probe_key: "/herder/meta".to_owned(),
+            may_be_away: false,
             limits: Limits::default(),
         }
     }

@@ -258,6 +258,33 @@ async fn modes_decide_what_the_destination_is() {
 }
 
 #[tokio::test]
+async fn archives_are_known_by_their_path_and_single_compressed_files_need_mode_file() {
+    let server = Server::file(&zip_of(&[("in/side", "x", 0o644)])).await;
+    let alloc = Alloc::new();
+    alloc.fetch(artifact(&server.url("a.zip?download=b.txt"))).await.unwrap();
+    assert_eq!(alloc.read("local/in/side"), "x");
+    alloc.fetch(artifact(&server.url("a.bin?download=b.zip"))).await.unwrap();
+    assert!(alloc.dirs.task.join("local/a.bin").is_file(), "the query says nothing");
+    let server = Server::file(&gzip(b"text")).await;
+    let url = server.url("a.txt.gz?x=1");
+    let error = alloc.fetch(artifact(&url)).await.unwrap_err();
+    assert!(error.ends_with("gzip-compressed files can only unarchive to a single file"), "{error}");
+    let file = Artifact { getter_mode: "file".into(), relative_dest: "local/a.txt".into(), ..artifact(&url) };
+    alloc.fetch(file).await.unwrap();
+    assert_eq!(alloc.read("local/a.txt"), "text");
+}
+
+#[tokio::test]
+async fn mode_dir_on_a_plain_file_downloads_nothing_and_succeeds() {
+    let server = Server::file(b"text").await;
+    let alloc = Alloc::new();
+    let dir =
+        Artifact { getter_mode: "dir".into(), relative_dest: "into".into(), ..artifact(&server.url("f")) };
+    alloc.fetch(dir).await.unwrap();
+    assert!(!alloc.dirs.task.join("into").exists());
+}
+
+#[tokio::test]
 async fn a_part_of_an_archive_can_be_asked_for() {
     let server = Server::file(&zip_of(&[("r/a/x", "x", 0o644), ("r/b", "b", 0o644)])).await;
     let alloc = Alloc::new();

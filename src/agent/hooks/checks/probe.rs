@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use percent_encoding::percent_decode;
 use reqwest::Client;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
@@ -280,7 +281,8 @@ async fn grpc(url: &str, service: &str, tls: &Tls, timeout: Duration) -> Result<
     let response = request.body(body).timeout(timeout).send().await;
     let mut response = response.map_err(|error| describe(&error, "POST", &url))?;
     if let Some(message) = response.headers().get("grpc-message") {
-        return Ok(Outcome::failed(0, format!("grpc: {}", String::from_utf8_lossy(message.as_bytes()))));
+        let message = percent_decode(message.as_bytes()).decode_utf8_lossy();
+        return Ok(Outcome::failed(0, format!("grpc: {message}")));
     }
     let mut answer = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {

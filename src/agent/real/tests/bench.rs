@@ -82,6 +82,8 @@ pub(super) struct Process {
 #[derive(Default)]
 pub(super) struct Scripted {
     pub(super) processes: Mutex<BTreeMap<String, Process>>,
+    /// Keys of the runs that were cleared up after.
+    pub(super) removed: Mutex<Vec<String>>,
 }
 
 impl Scripted {
@@ -187,8 +189,8 @@ impl Driver for Arc<Scripted> {
     }
 
     async fn remove(&self, handle: &TaskHandle) -> Result<(), DriverError> {
-        // Kept if it was the last run: tests look at it.
-        let _ = handle;
+        // The process itself is kept: tests look at it.
+        self.removed.lock().push(Scripted::key(handle));
         Ok(())
     }
 
@@ -214,6 +216,10 @@ pub(super) struct Quiet {
     pub(super) restarts: Mutex<Option<mpsc::Sender<CheckRestartRequest>>>,
     /// What the newest templates were told of the environment.
     pub(super) template_env: Mutex<BTreeMap<String, String>>,
+    /// Sources of all downloads, as they began.
+    pub(super) fetched: Mutex<Vec<String>>,
+    /// Downloads under way: now, and at most.
+    pub(super) fetching: Mutex<(usize, usize)>,
 }
 
 pub(super) struct QuietTemplates;
@@ -273,6 +279,16 @@ impl Surroundings for Arc<Quiet> {
         _: &ArtifactOptions,
         _: &HookProgress,
     ) -> Result<(), HookError> {
+        self.fetched.lock().push(artifact.getter_source.clone());
+        if artifact.getter_source.contains("slow") {
+            {
+                let mut fetching = self.fetching.lock();
+                fetching.0 += 1;
+                fetching.1 = fetching.1.max(fetching.0);
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            self.fetching.lock().0 -= 1;
+        }
         if artifact.getter_source.contains("missing") {
             return Err(HookError::recoverable(format!("cannot get {}", artifact.getter_source)));
         }

@@ -1,6 +1,7 @@
 //! Real allocations with a scripted driver, an embedded store and paused time.
 
 mod bench;
+mod remembering;
 mod traps;
 
 use serde_json::json;

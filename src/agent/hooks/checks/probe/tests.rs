@@ -145,3 +145,5 @@ async fn what_cannot_be_asked_fails_with_its_reason() {
     assert_eq!(ask(&check("script"), 0).await, Outcome::failed(0, "Task not running"));
     assert!(ask(&check("udp"), 0).await.output.contains("invalid check type (\"udp\")"));
 }
+
+mod grpc_over_tls;

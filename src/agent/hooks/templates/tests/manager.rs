@@ -363,3 +363,36 @@ fn managers_can_be_shared_between_threads() {
     check::<TemplateManager>();
     check::<crate::agent::hooks::services::ServiceManager>();
 }
+
+/// What a task puts in the place of its variables must not stop the agent, or use up its memory.
+#[tokio::test]
+async fn the_file_of_an_environment_template_may_be_anything_by_the_next_start() {
+    let setup = Setup::new();
+    let variables = Template { envvars: true, ..template("A=1\n", "local/env") };
+    let (manager, _changes) = setup.start(vec![variables]).await.unwrap();
+    let place = setup.path("local/env");
+    let outside = setup.context.dirs.alloc.join("../secret");
+    std::fs::write(&outside, "TOKEN=x\n").unwrap();
+    let planted: [(&str, Box<dyn Fn()>); 5] = [
+        ("a pipe", Box::new(|| nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap())),
+        ("a device", Box::new(|| std::os::unix::fs::symlink("/dev/zero", &place).unwrap())),
+        ("a link out", Box::new(|| std::os::unix::fs::symlink("../../../secret", &place).unwrap())),
+        ("a directory", Box::new(|| std::fs::create_dir(&place).unwrap())),
+        ("a huge file", Box::new(|| std::fs::File::create(&place).unwrap().set_len(1 << 40).unwrap())),
+    ];
+    for (what, plant) in &planted {
+        if place.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {
+            std::fs::remove_dir(&place).unwrap();
+        } else {
+            let _ = std::fs::remove_file(&place);
+        }
+        plant();
+        let error = manager.env().unwrap_err();
+        assert!(
+            error
+                .message
+                .starts_with("Template failed to read environment variables: error opening env template"),
+            "{what}: {error}"
+        );
+    }
+}
