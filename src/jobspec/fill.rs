@@ -22,6 +22,7 @@ const SECOND: i64 = 1_000_000_000;
 /// Names the place of a value that does not fit.
 pub(super) fn job(raw: Value) -> Result<Job, String> {
     let mut value = json::normalize(raw);
+    json::settle(&mut value);
     if let Value::Object(job) = &mut value {
         fill_job(job);
     }

@@ -57,6 +57,9 @@ pub fn decode_json(bytes: &[u8]) -> Result<Job, String> {
     fill::job(unwrap_job(value))
 }
 
+/// A number is off by one unit of its last digit at most, so it comes to rest soon.
+const SETTLING_STEPS: usize = 16;
+
 /// JSON that is none, and where.
 pub(super) struct Failure {
     pub(super) message: String,
@@ -79,6 +82,24 @@ pub(super) fn unwrap_job(value: Value) -> Value {
     match key.and_then(|key| map.shift_remove(&key)) {
         Some(job @ Value::Object(_)) => job,
         _ => Value::Object(map),
+    }
+}
+
+/// Numbers with a fraction, or too large for whole ones, are read with a little less precision than they are written with.
+/// This makes them numbers that stay the same, so that a stored job is the job that was submitted.
+pub(super) fn settle(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            for _ in 0..SETTLING_STEPS {
+                match serde_json::from_str::<serde_json::Number>(&number.to_string()) {
+                    Ok(next) if next != *number => *number = next,
+                    _ => break,
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(settle),
+        Value::Object(map) => map.values_mut().for_each(settle),
+        _ => {}
     }
 }
 

@@ -269,8 +269,14 @@ fn refuse_variables(variables: &Variables, format: &str) -> Result<(), Diagnosti
 /// A job file in its canonical layout. Only blanks change.
 ///
 /// # Errors
-/// With the place where the text is no HCL.
+/// With the place where the text is no HCL, or when moving blanks would change what it says.
 pub fn format(source: &Source<'_>) -> Result<String, Diagnostics> {
     syntax::check(source.name, source.text)?;
-    Ok(format::layout(source.text))
+    let laid_out = format::layout(source.text);
+    if syntax::check(source.name, &laid_out).is_err() {
+        let detail =
+            "Its heredocs can be read in two ways: write the mark of a heredoc nowhere but at its end.";
+        return Err(Diagnostic::nowhere("The file has no canonical layout", detail).into());
+    }
+    Ok(laid_out)
 }

@@ -34,6 +34,17 @@ fn the_format_is_told_by_content_or_name() {
 }
 
 #[test]
+fn a_file_that_its_layout_would_break_has_none() {
+    // Within a directive the parser reads on beyond the mark.
+    let text = "job \"j\" {\n  group \"g\" {\n    task \"t\" {\n      template {\n        destination = \"local/list\"\n        \
+                data        = <<-EOT\n          %{for x in [\"a\", \"b\"]~}\n EOT\n${NOMAD_PORT_http}\n          \
+                %{endfor~}\n          end\n        EOT\n      }\n    }\n  }\n}\n";
+    let found = jobspec::format(&Source { name: "job.hcl", text });
+    let refused = found.expect_err("no layout").to_string();
+    assert!(refused.contains("The file has no canonical layout"), "{refused}");
+}
+
+#[test]
 fn mistakes_in_yaml_have_a_line_and_a_column() {
     for (text, expected) in [
         ("ID: a\n  Type: b\n", "job.yaml:2,"),

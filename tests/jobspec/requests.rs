@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
 
+use super::job;
 use super::parse;
+use super::with;
 
 fn decode(value: &serde_json::Value) -> Result<herder::model::job::Job, String> {
     jobspec::decode_json(value.to_string().as_bytes())
@@ -138,6 +140,21 @@ fn blocks_of_hcl_in_json_may_stand_in_lists_and_have_comments_and_be_dynamic() {
         group.networks[0].dynamic_ports.iter().map(|port| (port.label.as_str(), port.to)).collect();
     assert_eq!(ports, [("db", 5432), ("http", 80)]);
     assert_eq!(Value::Object(group.tasks[0].config.clone()), json!({"image": "i"}));
+}
+
+#[test]
+fn numbers_of_any_size_are_stored_as_they_are_read() {
+    for number in
+        ["8099999999999999999999999", "0.1", "1e308", "-2.2250738585072014e-308", "123456789.123456789"]
+    {
+        let text =
+            with("", "", "").replace("command = \"true\"", &format!("x = [{number}, {{ y = {number} }}]"));
+        let job = job(&text);
+        let wire = serde_json::to_vec(&job).expect("a JSON form");
+        let mut again = jobspec::decode_json(&wire).expect("a job");
+        jobspec::canonicalize(&mut again, &Defaults::default());
+        assert_eq!(job, again, "{number}");
+    }
 }
 
 /// Every place of a value, as a path that `pointer` understands.
