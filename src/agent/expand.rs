@@ -79,6 +79,9 @@ impl Names<'_> {
         if !text.contains("${") && !text.contains("%{") {
             return Ok(text.to_owned());
         }
+        if crate::model::hcl::template_too_deep(text) {
+            return Err(format!("Invalid template in {text:?}: it is nested too deeply"));
+        }
         let template: Template =
             text.parse().map_err(|error| format!("Invalid template in {text:?}: {error}"))?;
         template.evaluate(&self.context).map_err(|error| match error.kind() {

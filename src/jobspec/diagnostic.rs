@@ -238,3 +238,12 @@ impl From<Diagnostic> for Diagnostics {
         Self(vec![diagnostic])
     }
 }
+
+/// What is told of an expression that is nested too deeply.
+pub(super) const TOO_DEEP: &str = "Expression nested too deeply";
+
+/// The same, with its place and what to do; see [`crate::model::hcl::too_deep`].
+pub(super) fn too_deep(source: &Arc<SourceText>, span: Range<usize>) -> Diagnostic {
+    let detail = "Brackets that follow two or more operators can stand in each other four times; name parts of this in locals.";
+    Diagnostic::at(source, span, TOO_DEEP, detail)
+}

@@ -12,10 +12,12 @@ use hcl_edit::template::StringTemplate;
 use serde_json::Map;
 use serde_json::Value;
 
+use super::diagnostic::TOO_DEEP;
 use super::schema;
 use super::schema::Form;
 use super::validate::Pick;
 use super::validate::Step;
+use crate::model::hcl;
 
 /// True when the value is a job file in JSON syntax, not a job of the API: `job` holds labels, and labels hold bodies.
 pub(super) fn is_file(value: &Value) -> bool {
@@ -126,6 +128,9 @@ fn variable(value: &Value) -> Result<Body, Bad> {
                 }
             }
             ("type", Value::String(written)) => {
+                if hcl::too_deep(written).is_some() {
+                    return Err(format!("{written:?} is not a type").into());
+                }
                 let kind = parse_expr(written).map_err(|_| format!("{written:?} is not a type"))?;
                 out.push(Attribute::new(name(key)?, kind));
             }
@@ -234,6 +239,9 @@ fn typed_body(value: &Value, schema: &'static schema::Body) -> Result<Body, Bad>
 fn expression(value: &Value) -> Result<Expression, String> {
     match value {
         Value::String(text) if text.contains("${") || text.contains("%{") => {
+            if hcl::template_too_deep(text) {
+                return Err(format!("{text:?}: {}", TOO_DEEP));
+            }
             let template = parse_template(text).map_err(|error| format!("{text:?}: {}", error.message()))?;
             let elements: Vec<Element> = template.iter().cloned().collect();
             let parsed = Expression::StringTemplate(elements.into_iter().collect::<StringTemplate>());

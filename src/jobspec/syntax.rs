@@ -13,9 +13,11 @@ use hcl_edit::structure::Body;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::SourceText;
+use super::diagnostic::too_deep;
 use super::format;
 use super::hcl1;
 use super::hcl1::Translation;
+use crate::model::hcl;
 
 /// Every repair parses the file again. After this many, commas at line ends are removed all at once.
 const MAX_SINGLE_REPAIRS: usize = 64;
@@ -53,6 +55,9 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Syntax, Diagnostics> {
     let mut reparsed = 0;
     let mut commas_left = true;
     loop {
+        if let Some(span) = hcl::too_deep(&repaired) {
+            return Err(too_deep(&source, span).into());
+        }
         let error = match parse_body(&repaired) {
             // No file of the second version assigns its job.
             Ok(body) if body.has_attribute("job") => {
@@ -107,6 +112,9 @@ fn translated(source: &Arc<SourceText>) -> Option<Syntax> {
 pub(super) fn check(name: &str, text: &str) -> Result<(), Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    if let Some(span) = hcl::too_deep(text) {
+        return Err(too_deep(&source, span).into());
+    }
     parse_body(text).map_err(|error| describe(&source, &error))?;
     match format::broken_string(text) {
         Some(span) => Err(multi_line(&source, span).into()),

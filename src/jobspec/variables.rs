@@ -17,6 +17,7 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Severity;
 use super::diagnostic::SourceText;
+use super::diagnostic::too_deep;
 use super::eval::NOT_ALLOWED;
 use super::eval::Scope;
 use super::hcl_json;
@@ -27,6 +28,7 @@ use super::validate::Pick;
 use super::validate::Step;
 use super::value::Map;
 use super::value::Value;
+use crate::model::hcl;
 
 /// Values for the variables of a job file, in rising precedence: environment, files, flags.
 #[derive(Clone, Debug)]
@@ -354,6 +356,9 @@ fn assign_text(
 
 fn literal_expression(source: &Arc<SourceText>) -> Result<Value, Box<Diagnostic>> {
     let whole = 0..source.text.len();
+    if let Some(span) = hcl::too_deep(&source.text) {
+        return Err(Box::new(too_deep(source, span)));
+    }
     let expression = parse_expr(source.text.trim()).map_err(|error| {
         let detail = "Expected the start of an expression, but found an invalid expression token.";
         let at = error.location().offset().min(source.text.len());

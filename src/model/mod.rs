@@ -14,6 +14,7 @@ pub mod driver_schema;
 pub mod evaluation;
 pub mod exec;
 pub mod group;
+pub mod hcl;
 pub mod id;
 pub mod identity;
 pub mod interpolate;

@@ -1,10 +1,9 @@
 //! The canonical layout of HCL files: two blanks per level, one blank between tokens, equals signs and comments of
 //! neighbouring lines below each other. Line breaks stay where they are.
 
-mod lexer;
-
-use self::lexer::Kind;
-use self::lexer::Token;
+use crate::model::hcl::lexer;
+use crate::model::hcl::lexer::Kind;
+use crate::model::hcl::lexer::Token;
 
 const INDENT: usize = 2;
 

@@ -373,7 +373,8 @@ async fn the_file_of_an_environment_template_may_be_anything_by_the_next_start()
     let place = setup.path("local/env");
     let outside = setup.context.dirs.alloc.join("../secret");
     std::fs::write(&outside, "TOKEN=x\n").unwrap();
-    let planted: [(&str, Box<dyn Fn()>); 5] = [
+    type Plant<'a> = Box<dyn Fn() + 'a>;
+    let planted: [(&str, Plant<'_>); 5] = [
         ("a pipe", Box::new(|| nix::unistd::mkfifo(&place, nix::sys::stat::Mode::S_IRWXU).unwrap())),
         ("a device", Box::new(|| std::os::unix::fs::symlink("/dev/zero", &place).unwrap())),
         ("a link out", Box::new(|| std::os::unix::fs::symlink("../../../secret", &place).unwrap())),

@@ -2,7 +2,7 @@
 
 /// What a token is, as far as its surroundings care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     Ident,
     Number,
     /// Literal text of a string or heredoc.
@@ -37,17 +37,17 @@ pub(super) enum Kind {
 
 /// A token and the number of blanks before it.
 #[derive(Clone, Debug)]
-pub(super) struct Token<'a> {
-    pub(super) kind: Kind,
-    pub(super) text: &'a str,
-    pub(super) spaces: usize,
+pub struct Token<'a> {
+    pub kind: Kind,
+    pub text: &'a str,
+    pub spaces: usize,
     /// What follows is the text of a heredoc.
     in_heredoc: bool,
 }
 
 impl Token<'_> {
     /// How many brackets are open after this token that were not before it.
-    pub(super) fn bracket_change(&self) -> i32 {
+    pub fn bracket_change(&self) -> i32 {
         match self.kind {
             Kind::OpenBrace | Kind::OpenBracket | Kind::OpenParen | Kind::OpenTemplate => 1,
             Kind::CloseBrace | Kind::CloseBracket | Kind::CloseParen | Kind::CloseTemplate => -1,
@@ -78,7 +78,7 @@ struct Lexer<'a> {
 }
 
 /// The tokens of a text that parses.
-pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
+pub fn tokens(text: &str) -> Vec<Token<'_>> {
     let modes = vec![Mode::Code { braces: 0, in_template: false }];
     let mut lexer = Lexer { text, at: 0, modes, tokens: Vec::new(), spaces: 0 };
     while lexer.at < text.len() {
@@ -92,7 +92,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
 }
 
 /// Where the first quoted string begins that does not end on its line: from its text on to the line break.
-pub(super) fn broken_string(text: &str) -> Option<std::ops::Range<usize>> {
+pub fn broken_string(text: &str) -> Option<std::ops::Range<usize>> {
     let mut at = 0;
     let mut in_quotes = false;
     for token in tokens(text) {
