@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-
-use nix::unistd::Uid;
-use nix::unistd::User;
 
 use crate::agent::events;
 use crate::agent::files::beneath::Attributes;
@@ -18,6 +16,7 @@ use crate::agent::hooks::destination::locate;
 use crate::agent::machine::Setup;
 use crate::agent::task::TaskRunner;
 use crate::drivers::TaskDirs;
+use crate::drivers::users;
 use crate::model::identity;
 use crate::model::identity::Tokens;
 use crate::model::task::Task;
@@ -44,16 +43,14 @@ fn file_name(identity: &WorkloadIdentity) -> PathBuf {
 
 /// Whose the file is: the task's user's alone, or everybody's in the task if it names none that this machine knows.
 fn attributes(user: &str) -> Attributes {
-    let (name, group) = user.split_once(':').unwrap_or((user, ""));
-    let known = || match name.parse::<u32>() {
-        Ok(uid) => {
-            let primary =
-                || User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or(uid, |user| user.gid.as_raw());
-            Some((uid, group.parse().unwrap_or_else(|_| primary())))
-        }
-        Err(_) => User::from_name(name).ok().flatten().map(|user| (user.uid.as_raw(), user.gid.as_raw())),
+    let known = users::resolve(user).ok().flatten().map(|ids| (ids.uid, ids.gid));
+    // Images have users of their own: their numbers mean something, though nobody here has them.
+    let numbers = || {
+        let (uid, gid) = user.split_once(':').unwrap_or((user, user));
+        let uid = uid.parse().ok()?;
+        Some((uid, gid.parse().unwrap_or(uid)))
     };
-    match (!name.is_empty()).then(known).flatten() {
+    match known.or_else(numbers) {
         Some((uid, gid)) => Attributes { mode: 0o600, uid: Some(uid), gid: Some(gid) },
         None => Attributes::mode(0o644),
     }
@@ -108,7 +105,7 @@ impl TaskRunner {
             return;
         }
         let mut tokens = self.identities.clone();
-        let complete = |tokens: &std::sync::Arc<Tokens>| {
+        let complete = |tokens: &Arc<Tokens>| {
             identity::wanted(task).all(|identity| tokens.get(&task.name, &identity.name).is_some())
         };
         if tokio::time::timeout(SILENCE, tokens.wait_for(complete)).await.is_err() {
@@ -141,6 +138,9 @@ impl TaskRunner {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+
+    use nix::unistd::Uid;
+    use nix::unistd::User;
 
     use super::*;
     use crate::model::identity::Token;

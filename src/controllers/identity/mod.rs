@@ -59,7 +59,7 @@ struct Due {
     allocation: Stored<Allocation>,
     job: Arc<Job>,
     /// What it has.
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
 }
 
 /// What is to be done for a job.
@@ -112,7 +112,8 @@ fn look(state: &State, id: &JobId, now: Time) -> Work {
             continue;
         }
         let Some(job) = state.job_version(id, allocation.value.job_version) else { continue };
-        let tokens = state.tokens.get(&alloc).map(|(_, tokens)| (*tokens.value).clone()).unwrap_or_default();
+        let tokens =
+            state.tokens.get(&alloc).map(|(_, tokens)| Arc::clone(&tokens.value)).unwrap_or_default();
         let tasks =
             job.value.group(&allocation.value.task_group).map(|group| &group.tasks[..]).unwrap_or_default();
         let mut wanted =
@@ -124,6 +125,12 @@ fn look(state: &State, id: &JobId, now: Time) -> Work {
         }
     }
     work
+}
+
+/// Without a key nothing can be signed.
+fn unsigned<T>(error: &SignError) -> Option<T> {
+    tracing::error!(%error, "no identities can be signed");
+    None
 }
 
 impl IdentityReconciler {
@@ -180,10 +187,7 @@ impl IdentityReconciler {
         };
         match Signer::new(&key) {
             Ok(new) => *signer = Some(Arc::new(new)),
-            Err(error) => {
-                tracing::error!(%error, "no identities can be signed");
-                return Ok(None);
-            }
+            Err(error) => return Ok(unsigned(&error)),
         }
         Ok(signer.clone())
     }
@@ -192,16 +196,9 @@ impl IdentityReconciler {
         let id = uuid::Builder::from_random_bytes(self.context.random.bytes()).into_uuid().to_string();
         let now = self.context.clock.now();
         let made = tokio::task::spawn_blocking(move || signer::generate(id, now)).await;
-        let key = match made {
-            Ok(Ok(key)) => key,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "no identities can be signed");
-                return Ok(None);
-            }
-            Err(error) => {
-                tracing::error!(%error, "no identities can be signed");
-                return Ok(None);
-            }
+        let key = match made.map_err(|error| SignError::Make(error.to_string())).flatten() {
+            Ok(key) => key,
+            Err(error) => return Ok(unsigned(&error)),
         };
         let text = self.context.keys.text(&Key::Keyring(key.id.clone()));
         let unit =

@@ -111,11 +111,11 @@ fn decoded(pair: &Json) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The value of a key, if it has one.
-fn look_up(stage: &Stage, path: &str) -> (Dependency, Option<Option<String>>) {
+/// The value of a key, if it is known and there is one.
+fn look_up(stage: &Stage, path: &str) -> (Dependency, Option<String>) {
     let (path, datacenter) = split(path);
     let dependency = question(&format!("kv/{}", encoded(path.trim_matches('/'))), &[&datacenter]);
-    let found = ask(stage, dependency.clone()).map(|json| json.get(0).map(decoded));
+    let found = ask(stage, dependency.clone()).and_then(|json| json.get(0).map(decoded));
     (dependency, found)
 }
 
@@ -123,7 +123,7 @@ fn look_up(stage: &Stage, path: &str) -> (Dependency, Option<Option<String>>) {
 fn key(stage: &Stage, arguments: &[Value]) -> Answer {
     let [path] = exactly("key", arguments)?;
     let (dependency, found) = look_up(stage, &text_of(path)?);
-    match found.flatten() {
+    match found {
         Some(value) => Ok(Value::from(value)),
         None => {
             stage.lacks(dependency);
@@ -134,12 +134,12 @@ fn key(stage: &Stage, arguments: &[Value]) -> Answer {
 
 fn key_exists(stage: &Stage, arguments: &[Value]) -> Answer {
     let [path] = exactly("keyExists", arguments)?;
-    Ok(Value::Bool(look_up(stage, &text_of(path)?).1.flatten().is_some()))
+    Ok(Value::Bool(look_up(stage, &text_of(path)?).1.is_some()))
 }
 
 fn key_or_default(stage: &Stage, arguments: &[Value]) -> Answer {
     let [path, default] = exactly("keyOrDefault", arguments)?;
-    let found = look_up(stage, &text_of(path)?).1.flatten().filter(|value| !value.is_empty());
+    let found = look_up(stage, &text_of(path)?).1.filter(|value| !value.is_empty());
     Ok(found.map_or_else(|| default.clone(), Value::from))
 }
 
