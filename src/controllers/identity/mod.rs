@@ -241,9 +241,9 @@ impl Reconciler for IdentityReconciler {
     async fn reconcile(&self, id: &JobId) -> Result<Next, Error> {
         let now = self.context.clock.now();
         let work = look(&self.context.mirror.read(), id, now);
-        if !work.due.is_empty()
-            && let Some(signer) = self.signer().await?
-        {
+        if !work.due.is_empty() {
+            // Whoever mends the key does not touch the job: look again.
+            let Some(signer) = self.signer().await? else { return Ok(Next::After(RETRY)) };
             for chunk in work.due.chunks(SIGNED_AT_ONCE) {
                 let units: Result<Vec<Unit>, SignError> =
                     chunk.iter().map(|due| self.unit(due, &signer, now)).collect();
@@ -265,5 +265,56 @@ impl Reconciler for IdentityReconciler {
 
     fn now(&self) -> Time {
         self.context.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::group::TaskGroup;
+    use crate::model::task::Task;
+
+    fn at(secs: i64) -> Time {
+        Time::from_secs(1_700_000_000 + secs)
+    }
+
+    fn due(identities: Vec<WorkloadIdentity>, tokens: Tokens) -> Due {
+        let task = Task { name: "main".into(), identities, ..Task::default() };
+        let group = TaskGroup { name: "g".into(), tasks: vec![task], ..TaskGroup::default() };
+        let allocation = Allocation { task_group: "g".into(), ..Allocation::default() };
+        Due {
+            allocation: Stored { value: Arc::new(allocation), created: 1, modified: 1 },
+            job: Arc::new(Job { task_groups: vec![group], ..Job::default() }),
+            tokens: Arc::new(tokens),
+        }
+    }
+
+    #[test]
+    fn only_tokens_that_are_missing_or_half_over_are_signed() {
+        let identity = |name: &str, ttl: i64| WorkloadIdentity {
+            name: name.into(),
+            file: true,
+            ttl: Span::from_secs(ttl),
+            ..WorkloadIdentity::default()
+        };
+        let identities = vec![identity("lasting", 0), identity("hour", 3600)];
+        let mut signed = Vec::new();
+        let mut renew = |tokens: Tokens, now: Time| {
+            let due = due(identities.clone(), tokens);
+            let renewed = renewed(&due, now, |task, wanted, expires| {
+                signed.push((now, wanted.name.clone()));
+                Ok(format!("{task}/{}/{}", wanted.name, expires.secs()))
+            });
+            renewed.unwrap()
+        };
+        let first = renew(Tokens::default(), at(0));
+        assert_eq!(first.get("main", "lasting").unwrap().jwt, format!("main/lasting/{}", Time::NEVER.secs()));
+        assert_eq!(first.renewal(), Some(at(1800)));
+        assert_eq!(renew(first.clone(), at(1799)), first);
+        let second = renew(first.clone(), at(1800));
+        assert_eq!(second.get("main", "lasting"), first.get("main", "lasting"));
+        assert_eq!(second.get("main", "hour").unwrap().expires, at(1800 + 3600));
+        let names: Vec<(Time, &str)> = signed.iter().map(|(now, name)| (*now, name.as_str())).collect();
+        assert_eq!(names, [(at(0), "lasting"), (at(0), "hour"), (at(1800), "hour")]);
     }
 }
