@@ -270,9 +270,23 @@ impl Reconciler for IdentityReconciler {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::clock::TokioClock;
+    use crate::controllers::Random;
+    use crate::controllers::Settings;
+    use crate::controllers::commit::Fence;
+    use crate::mirror::Mirror;
+    use crate::mirror::watcher;
     use crate::model::group::TaskGroup;
+    use crate::model::id::NodeId;
     use crate::model::task::Task;
+    use crate::store::SharedStore;
+    use crate::store::Store;
+    use crate::store::Txn;
+    use crate::store::embedded::EmbeddedStore;
+    use crate::store::key::Keys;
 
     fn at(secs: i64) -> Time {
         Time::from_secs(1_700_000_000 + secs)
@@ -316,5 +330,58 @@ mod tests {
         assert_eq!(second.get("main", "hour").unwrap().expires, at(1800 + 3600));
         let names: Vec<(Time, &str)> = signed.iter().map(|(now, name)| (*now, name.as_str())).collect();
         assert_eq!(names, [(at(0), "lasting"), (at(0), "hour"), (at(1800), "hour")]);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_cannot_be_used_is_looked_at_again() {
+        let (store, keys) = (EmbeddedStore::new(), Keys::default());
+        let shared: SharedStore = Arc::new(store.clone());
+        let (mirror, cancel) = (Mirror::new(), CancellationToken::new());
+        tokio::spawn(watcher::run(Arc::clone(&mirror), Arc::clone(&shared), keys.clone(), cancel.clone()));
+        let put = async |key: &Key, value: Vec<u8>| {
+            let txn = Txn::default().and_then(Op::put(keys.text(key), value));
+            let revision = store.commit(txn).await.unwrap().revision;
+            assert!(mirror.wait_for(revision, Duration::from_secs(60)).await);
+            revision
+        };
+        let leader = Key::Leader("scheduler".into());
+        let revision = put(&leader, b"{}".to_vec()).await;
+        let fence = Fence::new(keys.text(&leader), b"{}"[..].into(), 0, revision);
+        let committer = Committer::start(Arc::clone(&shared), Arc::clone(&mirror), fence, cancel.clone());
+        let context = Context {
+            store: shared,
+            keys: keys.clone(),
+            mirror: Arc::clone(&mirror),
+            clock: TokioClock::starting_at(at(0)),
+            settings: Settings::default(),
+            random: Random::seeded(1),
+        };
+        let identity = WorkloadIdentity { name: "aws".into(), env: true, ..WorkloadIdentity::default() };
+        let mut job = (*due(vec![identity], Tokens::default()).job).clone();
+        (job.id, job.namespace) = ("web".into(), "default".into());
+        job.seal();
+        let id = job.job_id();
+        let created = put(&Key::Job(id.clone()), encode(&job)).await;
+        let (node, alloc) = (NodeId::from_random([1; 16]), AllocId::from_random([2; 16]));
+        let allocation = Allocation {
+            id: alloc,
+            namespace: "default".into(),
+            job_id: "web".into(),
+            job_create_index: u64::try_from(created).unwrap(),
+            task_group: "g".into(),
+            ..Allocation::default()
+        };
+        put(&Key::Alloc(node, alloc), encode(&allocation)).await;
+        let damaged = SigningKey { id: "k".into(), ..SigningKey::default() };
+        put(&Key::Keyring("k".into()), encode(&damaged)).await;
+        let reconciler = IdentityReconciler::new(context, committer, &Arc::new(Queue::default()));
+        assert_eq!(reconciler.reconcile(&id).await.unwrap(), Next::After(RETRY));
+        assert!(!mirror.read().tokens.contains_key(&alloc));
+        let usable = signer::generate("k".into(), at(0)).unwrap();
+        put(&Key::Keyring("k".into()), encode(&usable)).await;
+        assert_eq!(reconciler.reconcile(&id).await.unwrap(), Next::WhenChanged);
+        let jwt = mirror.read().tokens[&alloc].1.value.get("main", "aws").unwrap().jwt.clone();
+        assert_eq!(jwt.split('.').count(), 3);
+        cancel.cancel();
     }
 }
